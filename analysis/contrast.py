@@ -1,0 +1,153 @@
+"""From story vectors to emotion means, the neutral basis and contrast vectors.
+
+The array functions work on one window and layer; `contrast` and `emotion_means` wrap them for
+labelled data. All arithmetic is float64. A story without a token in the window is NaN and left
+out; an emotion without any story left stays NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float64
+from numpy import ndarray
+
+ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
+
+Vectors = Float64[ndarray, "emotion d_model"]
+Basis = Float64[ndarray, "component d_model"]
+
+
+def neutral_basis(
+    x_ND: Float64[ndarray, "text d_model"], variance: float = 0.5
+) -> tuple[Basis, float]:
+    """Return the leading directions of the neutral texts, and the variance they explain.
+
+    Full SVD of the column-centred matrix; the fewest right singular vectors that explain at least
+    `variance` of the total.
+
+    Args:
+        x_ND: neutral texts' story vectors; NaN rows are left out.
+        variance: share of the variance to explain, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two neutral texts, or texts that do not vary.
+    """
+    x_ND = x_ND[np.isfinite(x_ND).all(axis=1)]
+    if len(x_ND) < 2:
+        raise ValueError(f"a neutral basis needs at least 2 neutral texts, {len(x_ND)} are there")
+    _, s_K, v_KD = np.linalg.svd(x_ND - x_ND.mean(axis=0), full_matrices=False)
+    total = float((s_K**2).sum())
+    if total == 0:
+        raise ValueError("the neutral texts' vectors are all the same")
+    explained_K = np.cumsum(s_K**2) / total
+    k = int(np.searchsorted(explained_K, variance)) + 1
+    return v_KD[:k], float(explained_K[k - 1])
+
+
+def contrast_vectors(u_ED: Vectors, basis_KD: Basis | None, kind: ContrastKind) -> Vectors:
+    """Return one contrast of emotion means.
+
+    Args:
+        u_ED: emotion means; NaN rows stay NaN and do not enter the mean over emotions.
+        basis_KD: neutral basis (orthonormal rows); may be None for `mean-centered`.
+        kind: `mean-centered` subtracts the mean over emotions, `neutral-pca` the projection on
+            the basis, `both` first the one, then the other.
+
+    Raises:
+        ValueError: `basis_KD` is None for a kind that needs it.
+    """
+    out_ED = u_ED
+    if kind in ("mean-centered", "both"):
+        out_ED = out_ED - np.nanmean(out_ED, axis=0)
+    if kind in ("neutral-pca", "both"):
+        if basis_KD is None:
+            raise ValueError(f"contrast {kind!r} needs a neutral basis")
+        out_ED = out_ED - (out_ED @ basis_KD.T) @ basis_KD
+    return out_ED
+
+
+def layer_means(
+    residual: xr.DataArray, emotion: Sequence[str], emotions: Sequence[str]
+) -> tuple[Vectors, Float64[ndarray, "text d_model"]]:
+    """Return emotion means and neutral vectors of one window and layer, read block by block.
+
+    Args:
+        residual: story vectors [text, d_model] of one window and layer.
+        emotion: emotion of each text, "" for a neutral text.
+        emotions: emotions in the wanted order.
+
+    Returns:
+        Means [emotion, d_model] in the order of `emotions`, NaN where an emotion has no text with
+        a token in the window; and the neutral texts' vectors [text, d_model].
+    """
+    row_of = {name: row for row, name in enumerate(emotions)}
+    rows = np.array([row_of.get(name, -1) for name in emotion])
+    is_neutral = np.array([name == "" for name in emotion])
+    sums_ED = np.zeros((len(emotions), residual.sizes["d_model"]))
+    counts_E = np.zeros(len(emotions))
+    neutral = []
+    for span in _blocks(residual):
+        x_ND = residual.isel(text=span).to_numpy().astype(np.float64)
+        there = np.isfinite(x_ND).all(axis=1)
+        take = there & (rows[span] >= 0)
+        np.add.at(sums_ED, rows[span][take], x_ND[take])
+        np.add.at(counts_E, rows[span][take], 1.0)
+        neutral.append(x_ND[is_neutral[span]])
+    with np.errstate(invalid="ignore"):
+        u_ED = sums_ED / counts_E[:, None]
+    return u_ED, np.concatenate(neutral)
+
+
+def emotion_names(cell: xr.Dataset) -> list[str]:
+    """Return a cell's emotions in order of first appearance."""
+    return list(dict.fromkeys(str(e) for e in cell["emotion"].to_numpy() if e != ""))
+
+
+def contrast(
+    cell: xr.Dataset,
+    kind: ContrastKind = "both",
+    window: str = "no-first",
+    layers: Sequence[int] | None = None,
+    neutral_variance: float = 0.5,
+) -> xr.DataArray:
+    """Return a cell's contrast vectors.
+
+    Args:
+        cell: a cell as `store.open_cell` gives it.
+        kind: `mean-centered`, `neutral-pca` or `both`.
+        window: token window.
+        layers: layers wanted; all of the cell's when None.
+        neutral_variance: share of variance of the neutral basis.
+
+    Returns:
+        Float64 [layer, emotion, d_model], in units of the residual stream.
+    """
+    labels = [str(e) for e in cell["emotion"].to_numpy()]
+    emotions = emotion_names(cell)
+    chosen = [int(i) for i in cell["layer"].to_numpy()] if layers is None else list(layers)
+    out = []
+    for layer in chosen:
+        residual = cell["residual_mean"].sel(window=window, layer=layer)
+        u_ED, neutral_ND = layer_means(residual, labels, emotions)
+        basis = None if kind == "mean-centered" else neutral_basis(neutral_ND, neutral_variance)[0]
+        out.append(contrast_vectors(u_ED, basis, kind))
+    return xr.DataArray(
+        np.stack(out),
+        dims=("layer", "emotion", "d_model"),
+        coords={"layer": chosen, "emotion": emotions},
+        name="contrast",
+        attrs={"contrast": kind, "window": window, "neutral_variance": neutral_variance},
+    )
+
+
+def _blocks(residual: xr.DataArray) -> Iterator[slice]:
+    """Yield spans of texts that are stored together."""
+    n = residual.sizes["text"]
+    chunks = residual.encoding.get("preferred_chunks") or residual.encoding.get("chunks")
+    size = (chunks["text"] if isinstance(chunks, dict) else chunks[0]) if chunks else 1024
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))

@@ -1,0 +1,76 @@
+"""Principal components of contrast vectors and their correlation with human ratings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components of E emotions in D dimensions.
+
+    Attributes:
+        scores_EC: coordinates of each emotion on each component, NaN for an emotion left out.
+        variance_C: share of the variance each component explains.
+        components_CD: unit directions.
+    """
+
+    scores_EC: Float64[ndarray, "emotion component"]
+    variance_C: Float64[ndarray, " component"]
+    components_CD: Float64[ndarray, "component d_model"]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r, its two-sided p and the number of emotions behind it."""
+
+    r: float
+    p: float
+    n: int
+
+
+def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA:
+    """Return the leading principal components by full SVD of the centred matrix, in float64.
+
+    Emotions whose row is NaN are left out. A component's sign is arbitrary here; it is set so that
+    the entry of largest magnitude in its scores is positive.
+
+    Raises:
+        ValueError: fewer than three emotions left, or emotions that do not vary.
+    """
+    there = np.isfinite(x_ED).all(axis=1)
+    x = x_ED[there] - x_ED[there].mean(axis=0)
+    if len(x) < 3:
+        raise ValueError(f"PCA needs at least 3 emotions with a vector, {len(x)} have one")
+    u_EC, s_C, v_CD = np.linalg.svd(x, full_matrices=False)
+    total = float((s_C**2).sum())
+    if total == 0:
+        raise ValueError("the emotions' vectors are all the same")
+    k = min(n_components, len(s_C))
+    scores = u_EC[:, :k] * s_C[:k]
+    signs = np.sign(scores[np.abs(scores).argmax(axis=0), np.arange(k)])
+    scores_EC = np.full((len(x_ED), n_components), np.nan)
+    scores_EC[there, :k] = scores * signs
+    variance_C = np.full(n_components, np.nan)
+    variance_C[:k] = s_C[:k] ** 2 / total
+    components_CD = np.full((n_components, x.shape[1]), np.nan)
+    components_CD[:k] = v_CD[:k] * signs[:, None]
+    return PCA(scores_EC, variance_C, components_CD)
+
+
+def correlate(x_E: Float64[ndarray, " emotion"], y_E: Float64[ndarray, " emotion"]) -> Correlation:
+    """Return Pearson's r over the emotions that have both numbers.
+
+    r and p are NaN where fewer than three have both, or one of the two does not vary.
+    """
+    both = np.isfinite(x_E) & np.isfinite(y_E)
+    n = int(both.sum())
+    if n < 3 or np.ptp(x_E[both]) == 0 or np.ptp(y_E[both]) == 0:
+        return Correlation(float("nan"), float("nan"), n)
+    result = stats.pearsonr(x_E[both], y_E[both])
+    return Correlation(float(result.statistic), float(result.pvalue), n)

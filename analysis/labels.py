@@ -1,0 +1,219 @@
+"""Labels in a figure that cover neither each other nor the data.
+
+`place_labels` is plain geometry in any one unit of length; the others apply it to axes whose place
+and limits will not change any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from numpy import ndarray
+
+LABEL_POINTS = 6.5
+MARK_POINTS = 2.2
+"""Half the size of a mark that labels keep clear of, in points (1/72 inch)."""
+
+RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.1}
+RING_POINTS = 4.8
+
+GAPS = np.array([0.0, 2, 6, 11, 17, 25, 35, 47])
+"""Distances to try, in points beyond the nearest; beyond the second a line leads to the label."""
+
+GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
+"""Markers as text."""
+
+SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)], float)
+"""Sides of a point to try, best first: right, left, above, below, then the corners."""
+
+PEAK_SIDES = np.array(
+    [(0, 1), (1, 1), (-1, 1), (0.5, 1), (-0.5, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (0, -1)]
+)
+"""The same for a peak: above first."""
+
+LABEL_WEIGHT = 1000.0
+"""How much worse it is to cover a label than to cover as much of the data."""
+
+
+def place_labels(
+    anchor_LX: Float64[ndarray, "label 2"],
+    size_LX: Float64[ndarray, "label 2"],
+    bounds: tuple[float, ...],
+    obstacle_OB: Float64[ndarray, "obstacle 4"],
+    distances: Sequence[float] | Float64[ndarray, " distance"],
+    sides_SX: Float64[ndarray, "side 2"] = SIDES,
+    keep_all: bool = False,
+) -> Float64[ndarray, "label 2"]:
+    """Place labels one after another, the first ones with the first choice of places.
+
+    Each label takes the nearest free place: within bounds, on no obstacle and on no label placed
+    before it, nor across the way from that one to its anchor.
+
+    Args:
+        anchor_LX: points the labels belong to.
+        size_LX: width and height of each label.
+        bounds: (left, bottom, right, top) that no label may leave.
+        obstacle_OB: boxes (left, bottom, right, top) that no label should cover.
+        distances: gaps between anchor and label to try, in order.
+        sides_SX: where to put a label at each distance, in order; (1, 0) is right, (0, 1) above.
+        keep_all: put a label without a free place where it covers least.
+
+    Returns:
+        Lower-left corner of each label [label, 2]; NaN for one without a free place, and, however
+        `keep_all` is set, for one too large for the bounds.
+    """
+    side_KX = np.tile(sides_SX, (len(distances), 1))
+    gap_KX = np.repeat(distances, len(sides_SX))[:, None] * side_KX
+    corner_LX = np.full(anchor_LX.shape, np.nan)
+    label_PB, way_PB = np.empty((0, 4)), np.empty((0, 4))
+    for i, (anchor, size) in enumerate(zip(anchor_LX, size_LX, strict=True)):
+        low_KX = anchor + gap_KX + (side_KX - 1) / 2 * size
+        box_KB = np.hstack([low_KX, low_KX + size])
+        inside_KX = (low_KX >= bounds[:2]) & (low_KX + size <= bounds[2:])
+        box_KB = box_KB[inside_KX.all(axis=1)]
+        if len(box_KB) == 0:
+            continue
+        way_KTB = _ways(anchor, box_KB)
+        crossed_KT = _overlap(way_KTB.reshape(-1, 4), label_PB).reshape(len(box_KB), -1)
+        taken_K = _overlap(box_KB, np.concatenate([label_PB, way_PB])) + crossed_KT.sum(axis=1)
+        cost_K = _overlap(box_KB, obstacle_OB) + LABEL_WEIGHT * taken_K
+        best = int(cost_K.argmin())
+        if cost_K[best] > 0 and not keep_all:
+            continue
+        corner_LX[i] = box_KB[best, :2]
+        label_PB = np.vstack([label_PB, box_KB[best]])
+        way_PB = np.vstack([way_PB, way_KTB[best]])
+    return corner_LX
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve over depth: one value for each layer, NaN where there is none."""
+
+    x: Float64[ndarray, " layer"]
+    y: Float64[ndarray, " layer"]
+    layers: list[int]
+    shade: Any
+    marker: str
+
+
+def label_peaks(ax: Axes, curves: list[Curve]) -> None:
+    """Ring the highest point of each curve and write its layer and height where no curve runs."""
+    glyph = len({curve.marker for curve in curves}) > 1
+    texts, peaks, shades, ink = [], [], [], [np.empty((0, 2))]
+    for curve in curves:
+        between = np.arange(0, len(curve.y) - 1 + 1e-9, 0.2)
+        places = np.arange(len(curve.y))
+        ink.append(np.stack([np.interp(between, places, v) for v in (curve.x, curve.y)], axis=1))
+        if not np.isfinite(curve.y).any():
+            continue
+        i = int(np.nanargmax(curve.y))
+        ax.plot(curve.x[i], curve.y[i], "o", zorder=3, color=curve.shade, **RING)
+        text = f"layer {curve.layers[i]}: {decimal(curve.y[i])}"
+        texts.append(f"{GLYPHS[curve.marker]} {text}" if glyph else text)
+        peaks.append((curve.x[i], curve.y[i]))
+        shades.append(curve.shade)
+    peak_LX = np.reshape(peaks, (-1, 2))
+    ink_OX = np.concatenate([*ink, peak_LX])
+    reach_O = np.repeat([MARK_POINTS, RING_POINTS], [len(ink_OX) - len(peak_LX), len(peak_LX)])
+    nearest = RING_POINTS + 0.7
+    _write(ax, texts, peak_LX, shades, ink_OX, reach_O, nearest, PEAK_SIDES, keep_all=True)
+
+
+def label_points(
+    ax: Axes, texts: list[str], point_LX: Float64[ndarray, "label 2"], keep_all: bool
+) -> None:
+    """Write a label beside each point, from the outside in.
+
+    Args:
+        ax: axes with the points drawn.
+        texts: label of each point.
+        point_LX: points in data units; NaN rows are left out.
+        keep_all: write every label, at the end of a thin line where there is no room near by; else
+            only those with a free place right beside their point.
+    """
+    there = np.flatnonzero(np.isfinite(point_LX).all(axis=1))
+    spread = point_LX[there].std(axis=0)
+    outside_in = there[np.argsort(-np.hypot(*(point_LX[there] / spread).T), kind="stable")]
+    chosen = [texts[i] for i in outside_in]
+    point_LX = point_LX[outside_in]
+    reach_O = np.full(len(there), MARK_POINTS)
+    _write(ax, chosen, point_LX, ["0.15"] * len(there), point_LX, reach_O, 3.0, SIDES, keep_all)
+
+
+def decimal(value: float) -> str:
+    """Write a number between -1 and 1 as .83, -.05 or 1.00; a missing one as `none`."""
+    return f"{value:.2f}".replace("0.", ".", 1) if np.isfinite(value) else "none"
+
+
+def _write(
+    ax: Axes,
+    texts: list[str],
+    anchor_LX: Float64[ndarray, "label 2"],
+    shades: list[Any],
+    ink_OX: Float64[ndarray, "mark 2"],
+    reach_O: Float64[ndarray, " mark"],
+    nearest: float,
+    sides_SX: Float64[ndarray, "side 2"],
+    keep_all: bool,
+) -> None:
+    """Write texts beside their anchors, clear of marks at `ink_OX` of half-size `reach_O` points.
+
+    Anchors and marks are in data units; NaN marks are left out.
+    """
+    figure = cast(Figure, ax.get_figure(root=True))
+    scale = 72 / figure.dpi  # points per pixel
+    renderer = cast(Any, FigureCanvasAgg(figure)).get_renderer()
+    font = FontProperties(size=LABEL_POINTS)
+    measured = [renderer.get_text_width_height_descent(t, font, False)[:2] for t in ["lp", *texts]]
+    size_LX = scale * np.array([(width, measured[0][1]) for width, _ in measured[1:]])
+    at_LX, at_OX = (scale * ax.transData.transform(xy) for xy in (anchor_LX, ink_OX))
+    box_OB = np.hstack([at_OX - reach_O[:, None], at_OX + reach_O[:, None]])
+    box_OB = box_OB[np.isfinite(box_OB).all(axis=1)]
+    bounds = tuple(scale * edge for edge in ax.bbox.extents)
+    gaps = nearest + (GAPS if keep_all else GAPS[:2])
+    corner_LX = place_labels(at_LX, size_LX, bounds, box_OB, gaps, sides_SX, keep_all)
+    leader = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": nearest}
+    for i in np.flatnonzero(np.isfinite(corner_LX).all(axis=1)):
+        offset = corner_LX[i] - at_LX[i]
+        near = np.clip(-offset / size_LX[i], 0, 1)  # of the label, where the line starts
+        far = np.abs(offset + near * size_LX[i]).max() > nearest + GAPS[1] + 0.1
+        ax.annotate(
+            texts[i],
+            tuple(anchor_LX[i]),
+            tuple(offset),
+            textcoords="offset points",
+            fontproperties=font,
+            color=shades[i],
+            ha="left",
+            va="bottom",
+            arrowprops=leader | {"relpos": tuple(near)} if far else None,
+        )
+
+
+def _ways(
+    anchor_X: Float64[ndarray, " 2"], box_KB: Float64[ndarray, "candidate 4"]
+) -> Float64[ndarray, "candidate step 4"]:
+    """Return small boxes along the straight way from an anchor to each box."""
+    near_KX = np.clip(anchor_X, box_KB[:, :2], box_KB[:, 2:])
+    step_T = np.linspace(0.2, 1, 12)[:, None]
+    way_KTX = anchor_X + step_T * (near_KX - anchor_X)[:, None]
+    return np.concatenate([way_KTX - 0.4, way_KTX + 0.4], axis=2)
+
+
+def _overlap(
+    a_KB: Float64[ndarray, "candidate 4"], b_OB: Float64[ndarray, "obstacle 4"]
+) -> Float64[ndarray, " candidate"]:
+    """Return the area of each box in `a_KB` that the boxes in `b_OB` cover, summed over them."""
+    low_KOX = np.maximum(a_KB[:, None, :2], b_OB[None, :, :2])
+    high_KOX = np.minimum(a_KB[:, None, 2:], b_OB[None, :, 2:])
+    cost_K: Float64[ndarray, " candidate"] = (high_KOX - low_KOX).clip(min=0).prod(2).sum(1)
+    return cost_K

@@ -1,0 +1,118 @@
+"""Tidy tables from the results of all cells, one row for each thing measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+CellKey = tuple[str, str]
+"""(model, corpus)."""
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """A cell's results with the fingerprint that made them."""
+
+    model: str
+    corpus: str
+    results: xr.Dataset
+    fingerprint: str
+
+
+def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return one row for each model, corpus, window, contrast, norms and layer.
+
+    A component's sign is arbitrary, so valence_r and arousal_r are |r|: each component is flipped
+    to point the rating's way. Depth is layer / number of layers; layer -1 is the embedding output.
+    """
+    frames = []
+    for cell in cells:
+        results = cell.results
+        flat = xr.Dataset(
+            {
+                "n_emotions": results["n_rated"],
+                "n_neutral_components": results["n_neutral_components"],
+                "neutral_variance_explained": results["neutral_variance_explained"],
+                "pc1_variance": results["explained_variance"].sel(component=1, drop=True),
+                "pc2_variance": results["explained_variance"].sel(component=2, drop=True),
+                "valence_r": abs(results["r"].sel(component=1, drop=True)),
+                "valence_p": results["p"].sel(component=1, drop=True),
+                "arousal_r": abs(results["r"].sel(component=2, drop=True)),
+                "arousal_p": results["p"].sel(component=2, drop=True),
+                "n_corpus_emotions": results["score"]
+                .isel(component=0, drop=True)
+                .notnull()
+                .sum("emotion"),
+            }
+        )
+        frame = flat.to_dataframe().reset_index()
+        plain = frame["contrast"] == "mean-centered"
+        frame["n_neutral_components"] = frame["n_neutral_components"].where(~plain, 0)
+        frame["neutral_variance_explained"] = frame["neutral_variance_explained"].where(~plain)
+        frames.append(_labelled(frame, cell))
+    columns = [
+        *("model", "corpus", "window", "contrast", "norms", "layer", "depth"),
+        *("n_emotions", "n_corpus_emotions", "n_neutral_components", "neutral_variance_explained"),
+        *("pc1_variance", "pc2_variance", "valence_r", "valence_p", "arousal_r", "arousal_p"),
+        "fingerprint",
+    ]
+    keys = ["window", "contrast", "norms"]
+    return _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
+
+
+def cka_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return linear CKA for every pair of layers (layer <= layer_b) of every cell."""
+    return _pairs(cells, "cka", ["window", "contrast"])
+
+
+def valence_direction_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return the cosine of valence directions for every pair of layers (layer <= layer_b).
+
+    The contrast is named as used: `both` where the manifest says `neutral-pca`.
+    """
+    table = _pairs(cells, "direction_cosine", ["window", "contrast", "norms", "estimator"])
+    table["contrast"] = table["contrast"].replace({"neutral-pca": "both"})
+    return table.rename(columns={"direction_cosine": "cosine"})
+
+
+def peaks(geometry: pd.DataFrame) -> pd.DataFrame:
+    """Return the row with the largest valence_r of each cell, window, contrast and norms.
+
+    The embedding output (layer -1) is a baseline and cannot be a peak.
+    """
+    keys = ["model", "corpus", "window", "contrast", "norms"]
+    blocks = geometry[geometry["layer"] >= 0].dropna(subset="valence_r")
+    rows = blocks.groupby(keys, sort=False)["valence_r"].idxmax()
+    return geometry.loc[rows.to_numpy()].reset_index(drop=True)
+
+
+def _pairs(cells: list[CellResults], name: str, keys: list[str]) -> pd.DataFrame:
+    frames = []
+    for cell in cells:
+        values = cell.results[name].drop_vars("depth")
+        frame = values.to_dataframe().reset_index()
+        frames.append(_labelled(frame[frame["layer"] <= frame["layer_b"]], cell))
+    columns = ["model", "corpus", *keys, "layer", "layer_b", name, "fingerprint"]
+    table = pd.concat(frames, ignore_index=True)[columns]
+    return _ordered(table, cells, [*keys, "layer"], last="layer_b")
+
+
+def _labelled(frame: pd.DataFrame, cell: CellResults) -> pd.DataFrame:
+    return frame.assign(model=cell.model, corpus=cell.corpus, fingerprint=cell.fingerprint)
+
+
+def _ordered(
+    table: pd.DataFrame, cells: list[CellResults], keys: list[str], last: str = "layer"
+) -> pd.DataFrame:
+    """Order rows as the manifest does: cells, then each key in its own order, then layers."""
+    order = {(cell.model, cell.corpus): i for i, cell in enumerate(cells)}
+    rank = pd.DataFrame(index=table.index)
+    rank["cell"] = [order[key] for key in zip(table["model"], table["corpus"], strict=True)]
+    for key in [*keys, last]:
+        values = table[key]
+        rank[key] = values if values.dtype.kind in "if" else pd.factorize(np.asarray(values))[0]
+    return table.loc[rank.sort_values(list(rank.columns)).index].reset_index(drop=True)

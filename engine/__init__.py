@@ -1,0 +1,1 @@
+"""Everything that runs a model: the command line, the plan, generation and extraction."""

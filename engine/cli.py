@@ -1,0 +1,208 @@
+"""The command line: `emovec run MANIFEST` and its parts. Exit 0 done, 1 failed, 2 bad input,
+130 interrupted and resumable by the same command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from engine.plan import Plan, Status
+    from manifests.resolve import Study
+    from store.layout import Layout
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Emotion geometry in language models, from a manifest file.",
+)
+
+ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (YAML).")]
+Root = Annotated[Path, typer.Option("--root", help="Folder that holds runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+RUNS = Path("runs")
+
+
+@app.command()
+def run(manifest: ManifestFile, root: Root = RUNS) -> None:
+    """Do everything a manifest asks for that is not done yet."""
+    _execute("run", manifest, root)
+
+
+@app.command()
+def generate(manifest: ManifestFile, root: Root = RUNS) -> None:
+    """Write or import the corpora only."""
+    _execute("generate", manifest, root)
+
+
+@app.command()
+def extract(manifest: ManifestFile, root: Root = RUNS) -> None:
+    """Corpora, and reading them into story vectors."""
+    _execute("extract", manifest, root)
+
+
+@app.command()
+def analyze(manifest: ManifestFile, root: Root = RUNS) -> None:
+    """Everything up to the tables."""
+    _execute("analyze", manifest, root)
+
+
+@app.command()
+def report(manifest: ManifestFile, root: Root = RUNS) -> None:
+    """Everything up to the figures."""
+    _execute("report", manifest, root)
+
+
+@app.command()
+def plan(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> None:
+    """Show what would be done, and how large it will be. Starts nothing."""
+    from engine.plan import State
+
+    _, the_plan, layout, statuses = _look(manifest, root)
+    if as_json:
+        return _print_json(statuses)
+    from engine.summary import print_status
+
+    console = _console()
+    print_status(console, statuses)
+    todo = sum(status.state is not State.DONE for status in statuses)
+    for cell in the_plan.study.cells:
+        if the_plan.shapes[cell.model] is None:
+            console.print(f"{cell.name}: sizes are not known before its model is downloaded")
+    console.print(f"{todo} of {len(statuses)} stages to do in {layout.run}", soft_wrap=True)
+    return None
+
+
+@app.command()
+def status(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> None:
+    """Show how far a run is, and what it found once it is done."""
+    from engine.plan import State
+
+    _, the_plan, layout, statuses = _look(manifest, root)
+    if as_json:
+        return _print_json(statuses)
+    from engine.summary import print_results, print_status
+
+    console = _console()
+    print_status(console, statuses)
+    if all(s.state is State.DONE for s in statuses if s.stage.kind == "tables"):
+        print_results(console, the_plan, layout)
+    return None
+
+
+@app.command()
+def models() -> None:
+    """List the built-in models."""
+    from manifests.builtin import BUILTIN_MODELS
+
+    for name, model in BUILTIN_MODELS.items():
+        typer.echo(f"{name:<16} {model.description} ({model.licence})")
+
+
+def _execute(command: str, manifest: Path, root: Path) -> None:
+    """Run a command's phases, print its closing words and exit with its code."""
+    study = _load(manifest)
+    from engine.plan import Plan
+    from engine.progress import progress_lines
+    from engine.run import run_study
+    from engine.summary import print_outputs, print_results
+    from store.layout import Layout
+
+    console = _console()
+    with progress_lines(console) as listener:
+        outcome = run_study(study, root, command, listener)
+    if outcome.failed:
+        console.print(f"{len(outcome.failed)} stages failed; what is done is kept", style="bold")
+        raise typer.Exit(1)
+    layout = Layout(root, study.manifest.name)
+    if command in ("run", "report", "analyze"):
+        print_results(console, Plan(study), layout)
+    if command in ("run", "report"):
+        print_outputs(console, layout)
+    if not outcome.done:
+        console.print(f"\nnothing to do: all {len(outcome.skipped)} stages are up to date")
+
+
+def _load(manifest: Path) -> Study:
+    from manifests.resolve import load_study
+
+    return load_study(manifest)
+
+
+def _look(manifest: Path, root: Path) -> tuple[Study, Plan, Layout, list[Status]]:
+    study = _load(manifest)
+    from engine.plan import Plan
+    from store.layout import Layout
+
+    the_plan, layout = Plan(study), Layout(root, study.manifest.name)
+    return study, the_plan, layout, list(the_plan.inspect(layout).values())
+
+
+def _print_json(statuses: list[Status]) -> None:
+    from engine.summary import status_rows
+
+    typer.echo(json.dumps({"stages": status_rows(statuses)}, indent=1))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; every error a person can mend is one line, without a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _die("interrupted; the same command goes on from here", 130)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        _die(str(error), code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that needs no traceback."""
+    import click
+
+    from manifests.errors import InputError
+
+    if isinstance(error, InputError):
+        return 2
+    if isinstance(error, click.exceptions.Exit):
+        return int(error.exit_code)
+    if isinstance(error, click.ClickException):
+        return 2
+    from engine.models import ModelUnavailable
+    from store.lock import RunLocked
+
+    return 1 if isinstance(error, RunLocked | ModelUnavailable) else None
+
+
+def _die(message: str, code: int) -> Any:
+    sys.stdout.flush()
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

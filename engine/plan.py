@@ -1,0 +1,356 @@
+"""From a study to its stages: what each depends on, its fingerprint, and what is done already."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from engine.models import ModelShape, model_identity, model_shape, require_layers
+from manifests.errors import InputError, Problem
+from manifests.resolve import Cell, Study, check_analysable
+from store.corpus import Text, corpus_size
+from store.exchange import read_texts
+from store.fingerprint import file_digest, fingerprint
+from store.journal import journal_fingerprint, read_journal
+from store.layout import Layout
+from store.records import Record, read_record
+
+VERSIONS = {"generate": 1, "import": 1, "extract": 1, "analyze": 1, "tables": 1, "figures": 1}
+"""A stage's version goes up when its code gives other output for the same settings."""
+
+PHASES: dict[str, tuple[str, ...]] = {
+    "generate": ("generate", "import"),
+    "extract": ("generate", "import", "extract"),
+    "analyze": ("generate", "import", "extract", "analyze", "tables"),
+    "report": tuple(VERSIONS),
+    "run": tuple(VERSIONS),
+}
+"""Stage kinds that each command brings up to date."""
+
+TABLES = ("geometry", "cka", "valence_directions")
+FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of the plan.
+
+    Attributes:
+        kind: a key of VERSIONS.
+        name: corpus, cell, or `all`.
+        settings: what decides its output beside its inputs.
+        after: ids of the stages it reads.
+        fingerprint: sha256 over settings, version and the fingerprints of `after`.
+    """
+
+    kind: str
+    name: str
+    settings: dict[str, Any]
+    after: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def id(self) -> str:
+        """`kind:name`."""
+        return f"{self.kind}:{self.name}"
+
+
+class State(StrEnum):
+    """Where a stage stands."""
+
+    DONE = "done"
+    PARTIAL = "partial"
+    STALE = "stale"
+    TODO = "to do"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A stage with its state.
+
+    Attributes:
+        stage: the stage.
+        state: DONE; PARTIAL (an interrupted run left work that counts); STALE (there is output of
+            other settings, which will be replaced); TODO.
+        done: units done.
+        total: units in all, None where that is not known yet.
+        unit: what is counted.
+        size: bytes on disk, or expected where `state` is not DONE; None where not known.
+        record: what made the output, where it is DONE.
+    """
+
+    stage: Stage
+    state: State
+    done: int
+    total: int | None
+    unit: str
+    size: int | None
+    record: Record | None
+
+
+class Plan:
+    """All stages of a study in order."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.stages: dict[str, Stage] = {}
+        self._identities = {name: model_identity(study, name) for name in study.manifest.models}
+        self.shapes: dict[str, ModelShape | None] = {}
+        for cell in study.cells:
+            if cell.model not in self.shapes:
+                shape = model_shape(study, cell.model)
+                self.shapes[cell.model] = shape
+                if shape is not None:
+                    require_layers(study, cell.model, shape)
+        self._add_corpora()
+        self._add_cells()
+
+    def layers(self, model: str) -> list[int] | None:
+        """Return the layers kept of a model, -1 first; None while its config is not here."""
+        layers = self.study.manifest.extraction.layers
+        if layers != "all":
+            return [-1, *layers]
+        shape = self.shapes[model]
+        return None if shape is None else [-1, *range(shape.n_layers)]
+
+    def inspect(self, layout: Layout) -> dict[str, Status]:
+        """Look on disk and return every stage's status."""
+        found: dict[str, Status] = {}
+        for stage in self.stages.values():
+            found[stage.id] = self._status(stage, layout, found)
+        return found
+
+    def import_texts(self, corpus: str) -> list[Text]:
+        """Read the files of an imported corpus and check that it can be analysed.
+
+        Raises:
+            InputError: broken files, or nothing that can be analysed.
+        """
+        source = self.study.importing[corpus]
+        texts = read_texts(source.stories, source.neutral)
+        emotions = tuple(dict.fromkeys(t.emotion for t in texts if t.emotion is not None))
+        n_neutral = sum(text.kind == "neutral" for text in texts)
+        check_analysable(self.study, corpus, emotions, n_neutral)
+        return texts
+
+    def _add(self, kind: str, name: str, settings: dict[str, Any], after: tuple[str, ...]) -> None:
+        key = fingerprint(
+            {
+                "stage": kind,
+                "version": VERSIONS[kind],
+                "settings": settings,
+                "after": {stage: self.stages[stage].fingerprint for stage in after},
+            }
+        )
+        stage = Stage(kind, name, settings, after, key)
+        self.stages[stage.id] = stage
+
+    def _add_corpora(self) -> None:
+        for name in self.study.manifest.corpora:
+            if name in self.study.writing:
+                self._add("generate", name, self._writing_settings(name), ())
+            else:
+                source = self.study.importing[name]
+                settings = {
+                    "stories": file_digest(source.stories),
+                    "neutral": source.neutral and file_digest(source.neutral),
+                }
+                self._add("import", name, settings, ())
+
+    def _writing_settings(self, corpus: str) -> dict[str, Any]:
+        writing = self.study.writing[corpus]
+        spec, entry = writing.spec, self.study.manifest.models[writing.spec.model]
+        return {
+            "corpus": corpus,
+            "model": self._identities[spec.model],
+            "dtype": entry.dtype,
+            "chat_template_kwargs": entry.chat_template_kwargs,
+            "pairs": [[pair.emotion, pair.topic_index, pair.topic] for pair in writing.pairs()],
+            "neutral_topics": list(writing.neutral_topics[: spec.neutral]),
+            "prompts": vars(writing.prompts),
+            **spec.model_dump(
+                mode="json",
+                include={
+                    *("stories_per_topic", "stories_per_prompt", "neutral_style", "seed"),
+                    *("temperature", "top_p", "max_new_tokens", "min_words"),
+                },
+            ),
+        }
+
+    def _add_cells(self) -> None:
+        manifest, cells = self.study.manifest, self.study.cells
+        for cell in cells:
+            settings = {
+                "model": self._identities[cell.model],
+                **manifest.extraction.model_dump(mode="json"),
+            }
+            self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
+        analysis = {
+            "norms": {norms.name: fingerprint(norms.ratings) for norms in self.study.norms},
+            "contrasts": list(manifest.analysis.contrasts),
+            "neutral_variance": manifest.analysis.neutral_variance,
+        }
+        for cell in cells:
+            self._add("analyze", cell.name, analysis, (f"extract:{cell.name}",))
+        analyzed = tuple(f"analyze:{cell.name}" for cell in cells)
+        names = {"cells": [cell.name for cell in cells]}
+        self._add("tables", "all", names, analyzed)
+        self._add("figures", "all", names, ("tables:all", *analyzed))
+
+    def n_texts(self, corpus: str, layout: Layout) -> int | None:
+        """Return how many texts a corpus has or will have, None for one not imported yet."""
+        if corpus in self.study.writing:
+            writing = self.study.writing[corpus]
+            return len(writing.pairs()) * writing.spec.stories_per_topic + writing.spec.neutral
+        return corpus_size(layout.stories(corpus))
+
+    def corpus_stage(self, corpus: str) -> str:
+        """Return the id of the stage that makes a corpus."""
+        return f"{'generate' if corpus in self.study.writing else 'import'}:{corpus}"
+
+    def cell(self, name: str) -> Cell:
+        """Return a cell by name."""
+        return next(cell for cell in self.study.cells if cell.name == name)
+
+    def _status(self, stage: Stage, layout: Layout, found: dict[str, Status]) -> Status:
+        record = read_record(layout.record(stage.kind, stage.name))
+        done, total, unit, size = _LOOK[stage.kind](self, stage, layout)
+        inputs = {}
+        for dependency in stage.after:
+            status = found[dependency]
+            if status.record is None or status.state is not State.DONE:
+                inputs = None
+                break
+            inputs[dependency] = status.record.identity
+        current = (
+            record is not None
+            and record.fingerprint == stage.fingerprint
+            and inputs == record.inputs
+        )
+        if current and done == total:
+            return Status(stage, State.DONE, done, total, unit, size, record)
+        if stage.kind in ("generate", "extract") and done and self._counts(stage, layout, inputs):
+            return Status(stage, State.PARTIAL, done, total, unit, size, None)
+        stale = record is not None or done > 0
+        state = State.STALE if stale else State.TODO
+        return Status(stage, state, 0, total, unit, size, None)
+
+    def _counts(self, stage: Stage, layout: Layout, inputs: dict[str, str] | None) -> bool:
+        """Tell whether unfinished output on disk belongs to this very stage."""
+        if stage.kind == "generate":
+            return journal_fingerprint(layout.journal(stage.name)) == stage.fingerprint
+        from store.shards import residuals_attributes
+
+        attributes = residuals_attributes(layout.residuals(stage.name)) or {}
+        return inputs is not None and attributes.get("made_from") == made_from(stage, inputs)
+
+
+def made_from(stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
+    """Return what a cell's residuals carry to say which settings and texts they come from."""
+    return {"fingerprint": stage.fingerprint, "inputs": inputs}
+
+
+Look = tuple[int, int | None, str, int | None]
+
+
+def _look_generate(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    total = plan.n_texts(stage.name, layout) or 0
+    file = layout.stories(stage.name)
+    if file.is_file():
+        return total, total, "texts", _size(layout.corpus(stage.name))
+    kept: dict[str, int] = {}
+    for row in read_journal(layout.journal(stage.name)):
+        if row["outcome"] == "kept":
+            kept[row["request"]] = len(row["stories"])
+    return min(sum(kept.values()), total), total, "texts", total * 1500
+
+
+def _look_import(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    file = layout.stories(stage.name)
+    if file.is_file():
+        return 1, 1, "corpus", _size(file)
+    return 0, 1, "corpus", plan.study.importing[stage.name].stories.stat().st_size
+
+
+def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    from store.shards import missing_shards, n_shards, shard_texts
+
+    folder = layout.residuals(stage.name)
+    cell = plan.cell(stage.name)
+    layers, shape = plan.layers(cell.model), plan.shapes[cell.model]
+    n_texts = plan.n_texts(cell.corpus, layout)
+    n_windows = len(plan.study.manifest.extraction.windows)
+    if (folder / "zarr.json").is_file():
+        total = n_shards(folder)
+        done = total - len(missing_shards(folder))
+        if done == total:
+            return done, total, "shards", _size(folder)
+    else:
+        done, total = 0, None
+    if layers is None or shape is None or n_texts is None:
+        return done, total, "shards", None
+    per_shard = min(n_texts, shard_texts(n_windows, len(layers), shape.d_model))
+    size = n_texts * n_windows * len(layers) * shape.d_model * 4
+    return done, -(-n_texts // per_shard), "shards", size
+
+
+def _look_analyze(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    folder = layout.analysis(stage.name)
+    there = (folder / "zarr.json").is_file()
+    return int(there), 1, "data set", _size(folder) if there else None
+
+
+def _look_tables(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    return _look_files([layout.tables / f"{name}.csv" for name in TABLES])
+
+
+def _look_figures(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    return _look_files([layout.figures / f"{n}.{e}" for n in FIGURES for e in ("png", "pdf")])
+
+
+def _look_files(files: list[Path]) -> Look:
+    there = [file for file in files if file.is_file()]
+    return len(there), len(files), "files", sum(file.stat().st_size for file in there) or None
+
+
+_LOOK = {
+    "generate": _look_generate,
+    "import": _look_import,
+    "extract": _look_extract,
+    "analyze": _look_analyze,
+    "tables": _look_tables,
+    "figures": _look_figures,
+}
+
+
+def check_disk(statuses: Iterable[Status], root: Path) -> None:
+    """Refuse a run whose residuals will not fit on the disk (sizes before compression).
+
+    Raises:
+        InputError: with the figures.
+    """
+    needed = sum(
+        status.size or 0
+        for status in statuses
+        if status.stage.kind == "extract" and status.state in (State.TODO, State.STALE)
+    )
+    folder = root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        what = (
+            f"the residuals need up to {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
+            "use fewer windows or layers, or another --root"
+        )
+        raise InputError(Problem(root, None, "", what))
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,258 @@
+"""What Dask workers run: one function for each kind of work, each safe to do twice.
+
+A worker holds at most one child process with one model; a task that needs another model ends it
+and starts its own. Progress goes to the client as worker events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import get_worker
+from threadpoolctl import threadpool_limits
+
+from engine.child import Child, ChildFailed
+from engine.device import child_environment
+from engine.events import Event, Note, StageProgress, StageStarted
+from engine.stories import Demand
+from engine.writing import writing_from_json
+from store.corpus import Text, seal_corpus
+from store.journal import read_journal
+
+TOPIC = "emovec"
+_lock = threading.Lock()
+_child: tuple[str, Child] | None = None
+
+
+class GivenUp(Exception):
+    """Stories that a model did not manage within the allowed attempts."""
+
+
+def fetch(study_file: str, model: str, log: str) -> str:
+    """Return the folder of a model's files, after unpacking or downloading it."""
+    from engine.models import fetch_model
+    from manifests.resolve import load_study
+
+    def run_child(task: str, job: dict[str, Any]) -> Any:
+        _emit(Note(f"unpacking the built-in model {model}, once"))
+        return _in_child(f"{task}:{model}", Path(log), task, job, lambda event: None)
+
+    try:
+        return str(fetch_model(load_study(Path(study_file)), model, run_child))
+    finally:
+        stop_child()
+
+
+def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
+    """Write all corpora of one model; return each one's figures, and its identity once sealed.
+
+    Args:
+        job: as `engine.writing.write_corpora` takes it, with `log`, and for each corpus
+            `stories`, the file to seal.
+    """
+
+    def on_event(event: dict[str, Any]) -> None:
+        stage = f"generate:{event['corpus']}"
+        _emit(StageProgress(stage, event["done"], event["tokens"], event["refused"]))
+
+    for corpus in job["corpora"]:
+        demand, _ = _replayed(corpus)
+        _emit(
+            StageStarted(
+                f"generate:{corpus['name']}", demand.wanted, len(demand.kept), "texts"
+            )
+        )
+    key = f"write:{job['model']['folder']}"
+    try:
+        results = _in_child(key, Path(job["log"]), "write", job, on_event)
+    finally:
+        stop_child()
+    for corpus in job["corpora"]:
+        demand, waiting = _replayed(corpus)
+        figures = results[corpus["name"]]
+        if not (demand.given_up or waiting):
+            figures["identity"] = seal_corpus(Path(corpus["stories"]), demand.texts())
+            figures["texts"] = len(demand.kept)
+        figures["kept"] = len(demand.kept)
+    return dict(results)
+
+
+def import_corpus(stories: str, texts: list[Text]) -> dict[str, Any]:
+    """Seal an imported corpus."""
+    return {"identity": seal_corpus(Path(stories), texts), "texts": len(texts)}
+
+
+def read_shard(job: dict[str, Any]) -> dict[str, Any]:
+    """Read one shard of a cell; see `engine.reading.read_shard` for the job, which adds `log`,
+    `stage` and `done`, the texts of the stage in earlier shards of this run."""
+
+    def on_event(event: dict[str, Any]) -> None:
+        _emit(
+            StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"])
+        )
+
+    key = f"read:{job['model']['folder']}:{job['extraction']['dtype']}"
+    return dict(_in_child(key, Path(job["log"]), "read", job, on_event))
+
+
+def cell_figures(residuals: str, max_tokens: int) -> dict[str, Any]:
+    """Return counts over a complete cell: texts, tokens read, texts cut, texts outside windows."""
+    from store.residuals import open_residuals
+
+    cell = open_residuals(Path(residuals), as_dask=False)
+    text_tokens = cell["text_tokens"].to_numpy()
+    empty = (cell["token_count"] == 0).sum("text")
+    return {
+        "texts": len(text_tokens),
+        "tokens": int(np.minimum(text_tokens, max_tokens).sum()),
+        "cut_texts": int((text_tokens > max_tokens).sum()),
+        "texts_without_token": {
+            str(w): int(n) for w, n in zip(cell["window"].to_numpy(), empty, strict=True)
+        },
+        "bytes": sum(f.stat().st_size for f in Path(residuals).rglob("*") if f.is_file()),
+    }
+
+
+def analyse_layer(residuals: str, window: str, layer: int, settings: Any) -> Any:
+    """Analyse one window and layer of a cell from its store."""
+    from analysis.cell import analyse_layer as analyse
+    from store.residuals import open_residuals
+
+    _one_thread_each()
+    return analyse(open_residuals(Path(residuals), as_dask=False), window, layer, settings)
+
+
+def join_cell(
+    keys: list[tuple[str, int]],
+    results: list[Any],
+    emotions: list[str],
+    n_layers: int,
+    settings: Any,
+    attributes: dict[str, Any],
+    target: str,
+) -> dict[str, Any]:
+    """Join a cell's layers and write its data set."""
+    from analysis.cell import join_layers
+    from store.results import write_analysis
+
+    _one_thread_each()
+    found = join_layers(dict(zip(keys, results, strict=True)), emotions, n_layers, settings)
+    write_analysis(Path(target), found.assign_attrs(attributes))
+    return {"layers": found.sizes["layer"], "windows": found.sizes["window"]}
+
+
+def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:
+    """Write every table over all cells: (model, corpus, analysis folder, fingerprint) each."""
+    from analysis import tables
+    from store.results import write_tables as write
+
+    found = _results(cells)
+    files = write(
+        Path(folder),
+        {
+            "geometry": tables.geometry_table(found),
+            "cka": tables.cka_table(found),
+            "valence_directions": tables.valence_direction_table(found),
+        },
+    )
+    return {"files": len(files)}
+
+
+def draw_figures(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:
+    """Draw every figure over all cells."""
+    from analysis.figures import draw_all, save_figures
+    from analysis.tables import geometry_table
+
+    found = _results(cells)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return {"files": len(save_figures(Path(folder), draw_all(found, geometry_table(found))))}
+
+
+def stop_child() -> None:
+    """End this worker's child process, if it has one."""
+    global _child
+    with _lock:
+        held, _child = _child, None
+    if held is not None:
+        held[1].stop()
+
+
+def _in_child(
+    key: str,
+    log: Path,
+    task: str,
+    job: dict[str, Any],
+    on_event: Callable[[dict[str, Any]], None],
+) -> Any:
+    """Run a task in the child for `key`; a child that dies is replaced once."""
+    for attempt in (1, 2):
+        try:
+            return _child_for(key, log).call(task, job, on_event)
+        except ChildFailed as failure:
+            stop_child()
+            if not failure.crashed or attempt == 2 or _stopping.is_set():
+                raise
+            _emit(Note(f"{failure}; it is started once more (log: {log.name})"))
+    raise AssertionError("unreachable")
+
+
+_stopping = threading.Event()
+
+
+def prepare_stop() -> None:
+    """End the child and let no task start another: the run is being interrupted."""
+    _stopping.set()
+    stop_child()
+
+
+def allow_children() -> None:
+    """Take back `prepare_stop`, at the start of a run in the same process."""
+    _stopping.clear()
+
+
+def _child_for(key: str, log: Path) -> Child:
+    global _child
+    with _lock:
+        if _stopping.is_set():
+            raise ChildFailed("the run is being interrupted", log, crashed=False)
+        if _child is not None and (_child[0] != key or not _child[1].alive):
+            held, _child = _child, None
+            held[1].stop()
+        if _child is None:
+            _child = (key, Child(log, child_environment()))
+        return _child[1]
+
+
+def _replayed(corpus: dict[str, Any]) -> tuple[Demand, list[Any]]:
+    demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
+    return demand, demand.replay(read_journal(Path(corpus["journal"])))
+
+
+def _results(cells: list[tuple[str, str, str, str]]) -> list[Any]:
+    from analysis.tables import CellResults
+    from store.results import open_analysis
+
+    return [
+        CellResults(model, corpus, open_analysis(Path(folder), as_dask=False).load(), key)
+        for model, corpus, folder, key in cells
+    ]
+
+
+_limited: list[Any] = []
+
+
+def _one_thread_each() -> None:
+    """Let linear algebra use one thread in this process from now on: tasks are the parallelism."""
+    with _lock:
+        if not _limited:
+            _limited.append(threadpool_limits(limits=1))
+
+
+def _emit(event: Event) -> None:
+    payload = {"type": type(event).__name__, **dataclasses.asdict(event)}
+    get_worker().log_event(TOPIC, {"event": payload})

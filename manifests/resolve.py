@@ -1,0 +1,259 @@
+"""From a checked manifest to the content it names: words, topics, templates, ratings, cells.
+
+Everything a manifest refers to by name or path is looked up here, before anything runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from manifests.builtin import BUILTIN_MODELS
+from manifests.document import Document, KeyPath
+from manifests.errors import InputError, Problem
+from manifests.lists import Prompts, read_prompts, read_words
+from manifests.loading import read_manifest
+from manifests.norms import Norms, read_norms
+from manifests.schema import Generate, Manifest
+
+MIN_RATED = 3
+"""Fewest rated emotions that a correlation is computed from."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model reading one corpus."""
+
+    model: str
+    corpus: str
+
+    @property
+    def name(self) -> str:
+        """`model@corpus`."""
+        return f"{self.model}@{self.corpus}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An emotion and the topic its stories are about (`topic_index` in the topic list)."""
+
+    emotion: str
+    topic_index: int
+    topic: str
+
+
+@dataclass(frozen=True)
+class Writing:
+    """All that decides what a generated corpus contains, names replaced by content."""
+
+    spec: Generate
+    emotions: tuple[str, ...]
+    topics: tuple[str, ...]
+    neutral_topics: tuple[str, ...]
+    prompts: Prompts
+
+    def pairs(self) -> list[Pair]:
+        """Return every emotion with each of its topics, in corpus order."""
+        n = len(self.topics)
+        wanted = n if self.spec.topics_per_emotion == "all" else self.spec.topics_per_emotion
+        return [
+            Pair(emotion, index, self.topics[index])
+            for emotion in self.emotions
+            for index in assign_topics(self.spec.seed, emotion, self.topics, wanted)
+        ]
+
+
+@dataclass(frozen=True)
+class Importing:
+    """Files of an imported corpus, as absolute paths."""
+
+    stories: Path
+    neutral: Path | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A manifest with everything it names: what the engine plans from."""
+
+    manifest: Manifest
+    document: Document
+    writing: dict[str, Writing]
+    importing: dict[str, Importing]
+    norms: tuple[Norms, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def base(self) -> Path:
+        """Folder that the manifest's relative paths start from."""
+        return self.document.file.parent
+
+    def model_path(self, model: str) -> Path:
+        """Return the absolute folder of a `path` model."""
+        path = self.manifest.models[model].path
+        assert path is not None
+        return (self.base / path).resolve()
+
+
+def assign_topics(seed: int, emotion: str, topics: Sequence[str], n: int) -> list[int]:
+    """Choose `n` topics for an emotion: the same for every generator, stable over versions.
+
+    Topics are ranked by sha256 of seed, emotion and topic; the first n are taken, in list order.
+    """
+
+    def rank(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0{emotion}\0{topics[index]}".encode()).digest()
+
+    return sorted(sorted(range(len(topics)), key=rank)[:n])
+
+
+def load_study(file: Path) -> Study:
+    """Read a manifest and everything it names.
+
+    Raises:
+        InputError: one problem for each mistake, with file, line and key.
+    """
+    manifest, document = read_manifest(file)
+    base = document.file.parent
+    problems: list[Problem] = []
+    writing: dict[str, Writing] = {}
+    importing: dict[str, Importing] = {}
+    norms: list[Norms] = []
+
+    for name, model in manifest.models.items():
+        problems += _model_problems(name, model.builtin, model.path, base, document)
+    for name, corpus in manifest.corpora.items():
+        try:
+            if corpus.generate is not None:
+                writing[name] = _resolve_writing(name, corpus.generate, manifest, document)
+            elif corpus.import_ is not None:
+                path: KeyPath = ("corpora", name, "import")
+                stories = _file(base, corpus.import_.stories, document, (*path, "stories"))
+                neutral = corpus.import_.neutral
+                importing[name] = Importing(
+                    stories,
+                    None
+                    if neutral is None
+                    else _file(base, neutral, document, (*path, "neutral")),
+                )
+        except InputError as error:
+            problems += error.problems
+    for index, entry in enumerate(manifest.analysis.norms):
+        where: KeyPath = ("analysis", "norms", index)
+        try:
+            norms.append(read_norms(entry.source, entry.guesses, base, document, where))
+        except InputError as error:
+            problems += error.problems
+    names = [n.name for n in norms]
+    for repeated in sorted({name for name in names if names.count(name) > 1}):
+        what = f"two sets of norms are named {repeated!r}; rename one file"
+        problems.append(document.problem(("analysis", "norms"), what))
+    cells = _resolve_cells(manifest, document, problems)
+    if problems:
+        raise InputError(problems)
+
+    study = Study(manifest, document, writing, importing, tuple(norms), cells)
+    for name, resolved in writing.items():
+        check_analysable(study, name, resolved.emotions, resolved.spec.neutral)
+    return study
+
+
+def check_analysable(
+    study: Study, corpus: str, emotions: Sequence[str], n_neutral: int | None
+) -> None:
+    """Refuse a corpus that the analysis cannot say anything about.
+
+    Raises:
+        InputError: too few emotions that some norms rate, or no neutral texts for `neutral-pca`.
+    """
+    if not any(cell.corpus == corpus for cell in study.cells):
+        return
+    problems = []
+    for index, norms in enumerate(study.norms):
+        rated = int(np.isfinite(norms.rate(emotions)).all(axis=1).sum())
+        if rated < MIN_RATED:
+            what = (
+                f"{norms.name} rates {rated} of the {len(emotions)} emotions of corpus "
+                f"{corpus!r}; at least {MIN_RATED} are needed"
+            )
+            problems.append(study.document.problem(("analysis", "norms", index), what))
+    if "neutral-pca" in study.manifest.analysis.contrasts and not n_neutral:
+        what = "has no neutral texts, which the contrast neutral-pca needs; add some or drop it"
+        problems.append(study.document.problem(("corpora", corpus), what))
+    if problems:
+        raise InputError(problems)
+
+
+def _model_problems(
+    name: str, builtin: str | None, path: str | None, base: Path, document: Document
+) -> Iterable[Problem]:
+    if builtin is not None and builtin not in BUILTIN_MODELS:
+        what = f"unknown model {builtin!r}; known: {', '.join(BUILTIN_MODELS)}"
+        yield document.problem(("models", name, "builtin"), what)
+    if path is not None:
+        folder = base / path
+        key: KeyPath = ("models", name, "path")
+        if not (folder / "config.json").is_file():
+            yield document.problem(key, f"no model there: {folder / 'config.json'} is missing")
+        elif not any(folder.glob("*.safetensors")):
+            yield document.problem(key, f"no safetensors in {folder}; other formats are not read")
+
+
+def _resolve_writing(
+    name: str, spec: Generate, manifest: Manifest, document: Document
+) -> Writing:
+    base, path = document.file.parent, ("corpora", name, "generate")
+    if spec.model not in manifest.models:
+        what = f"unknown model {spec.model!r}; {_known(spec.model, manifest.models)}"
+        raise InputError(document.problem((*path, "model"), what))
+    topics = read_words(spec.topics, "topics", base, document, (*path, "topics"))
+    neutral = read_words(
+        spec.neutral_topics, "neutral-topics", base, document, (*path, "neutral_topics")
+    )
+    if spec.topics_per_emotion != "all" and spec.topics_per_emotion > len(topics):
+        what = f"{spec.topics_per_emotion} topics asked for, {len(topics)} in the list"
+        raise InputError(document.problem((*path, "topics_per_emotion"), what))
+    if spec.neutral > len(neutral):
+        what = f"{spec.neutral} texts asked for, {len(neutral)} neutral topics in the list"
+        raise InputError(document.problem((*path, "neutral"), what))
+    emotions = read_words(spec.emotions, "emotions", base, document, (*path, "emotions"))
+    prompts = read_prompts(spec.prompts, base, document, (*path, "prompts"))
+    return Writing(spec, emotions, topics, neutral, prompts)
+
+
+def _resolve_cells(
+    manifest: Manifest, document: Document, problems: list[Problem]
+) -> tuple[Cell, ...]:
+    if manifest.cells == "all":
+        return tuple(Cell(m, c) for m in manifest.models for c in manifest.corpora)
+    cells = []
+    for index, text in enumerate(manifest.cells):
+        model, at, corpus = text.partition("@")
+        if not at:
+            what = f"{text!r} is not a cell; write model@corpus"
+        elif model not in manifest.models:
+            what = f"{text!r} names an unknown model {model!r}; {_known(model, manifest.models)}"
+        elif corpus not in manifest.corpora:
+            what = f"{text!r} names an unknown corpus {corpus!r}; {_known(corpus, manifest.corpora)}"
+        else:
+            cells.append(Cell(model, corpus))
+            continue
+        problems.append(document.problem(("cells", index), what))
+    return tuple(cells)
+
+
+def _known(given: str, names: Iterable[str]) -> str:
+    known = list(names)
+    close = difflib.get_close_matches(given, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _file(base: Path, value: str, document: Document, path: KeyPath) -> Path:
+    file = (base / value).resolve()
+    if not file.is_file():
+        raise InputError(document.problem(path, f"no such file: {file}"))
+    return file

@@ -1,0 +1,310 @@
+"""The manifest schema, version 1: every setting of a run, with its default and its meaning.
+
+Only shapes and ranges are checked here. Names that point elsewhere (a model, a list, a file) are
+looked up in `manifests.resolve`, which also turns relative paths into absolute ones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+NAMED_WINDOWS: dict[str, tuple[int, int | None]] = {
+    "all": (0, None),
+    "no-first": (1, None),
+    "after-50": (50, None),
+}
+"""Token windows known by name: half-open [start, end) over token positions."""
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) or ".." in value:
+        raise ValueError(
+            f"{value!r} cannot be a name: use letters, digits, '.', '_' and '-' (64 at most, "
+            "a letter or digit first, no '..' and no slash)"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class Strict(BaseModel):
+    """Base of every part: unknown keys and silent conversions are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class ModelEntry(Strict):
+    """A language model: exactly one of `builtin`, `hf` and `path` says where it comes from."""
+
+    builtin: str | None = None
+    """Name of a model whose weights come with an installed package (`smollm2-135m`)."""
+    hf: str | None = None
+    """Hugging Face repository id, such as `swiss-ai/Apertus-8B-Instruct-2509`."""
+    path: str | None = None
+    """Folder with `config.json`, a tokenizer and safetensors."""
+    revision: str | None = None
+    """Commit, tag or branch of the `hf` repository."""
+    dtype: Dtype = "bfloat16"
+    """Precision for writing stories. Reading has its own: `extraction.dtype`."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave off unless you have read that code."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share one copy of the model while it writes."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of a GPU's memory that vLLM may take while writing."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Stories written at once; left to vLLM (64 on a CPU) when absent."""
+    max_model_len: int | None = Field(default=None, ge=64)
+    """Context in tokens while writing; when absent, the longest prompt plus `max_new_tokens`."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Extra arguments of the chat template, such as `{enable_thinking: false}`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelEntry:
+        if sum(source is not None for source in (self.builtin, self.hf, self.path)) != 1:
+            raise ValueError("give exactly one of builtin, hf and path")
+        if self.revision is not None and self.hf is None:
+            raise ValueError("revision goes with hf only")
+        return self
+
+
+def _words(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise ValueError("expected a shipped list's name, a path, or a list of words")
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("the list is empty; give at least one word")
+        bad = [word for word in value if not isinstance(word, str) or not word.strip()]
+        if bad:
+            raise ValueError(f"{bad[0]!r} is not a word; write it in quotes")
+        repeated = {word for word in value if value.count(word) > 1}
+        if repeated:
+            raise ValueError(f"{min(repeated)!r} stands in the list twice")
+        return tuple(value)
+    return value
+
+
+def _count_or_all(value: object) -> object:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("expected a number of at least 1, or 'all'")
+
+
+WordList = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
+
+
+class Generate(Strict):
+    """A corpus that a model writes: emotions x topics x stories, and neutral texts."""
+
+    model: str
+    """Name of the model that writes, from `models`."""
+    emotions: WordList = "sofroniew-171"
+    """A shipped list's name, a path to a file with one word a line, or the words themselves."""
+    topics: WordList = "default-100"
+    """A shipped list's name, a path to a file with one topic a line, or the topics themselves."""
+    topics_per_emotion: Annotated[int | Literal["all"], BeforeValidator(_count_or_all)] = 3
+    """Topics an emotion gets. Which ones depends on `seed` and the emotion only; `all` gives every
+    emotion the same topics."""
+    stories_per_topic: int = Field(default=3, ge=1, le=20)
+    """Stories for each emotion and topic."""
+    stories_per_prompt: int | None = Field(default=None, ge=1, le=20)
+    """Stories asked for in one prompt; all of an emotion and topic when absent. Small models that
+    lose the format do better with 1."""
+    neutral: int = Field(default=40, ge=0)
+    """Neutral texts, one for each neutral topic from the top of the list."""
+    neutral_topics: WordList = "default-40"
+    """Like `topics`, for the neutral texts."""
+    neutral_style: Literal["narrative", "expository"] = "narrative"
+    """Neutral texts as flat scenes (as the paper's text says) or as encyclopedic paragraphs."""
+    prompts: str = "default"
+    """A shipped set of prompt templates, or a path to a YAML file with one."""
+    seed: int = Field(default=42, ge=0, lt=2**63)
+    """Every request's sampling seed derives from this one."""
+    temperature: float = Field(default=0.8, ge=0, le=5)
+    """Sampling temperature."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus sampling threshold."""
+    max_new_tokens: int = Field(default=2048, ge=16)
+    """Longest reply in tokens; a reply cut off there is refused."""
+    min_words: int = Field(default=40, ge=1)
+    """Shortest story or neutral text in words; a shorter one is refused."""
+    attempts: int = Field(default=4, ge=1, le=100)
+    """Replies asked for before a prompt falls back to one story at a time, and again before a
+    single story is given up."""
+
+
+class Import(Strict):
+    """A corpus from files."""
+
+    stories: str
+    """JSONL with `emotion`, `topic` and `stories` (a list of texts) on each line."""
+    neutral: str | None = None
+    """Neutral texts, one a line."""
+
+
+class CorpusEntry(Strict):
+    """A corpus: exactly one of `generate` and `import`."""
+
+    generate: Generate | None = None
+    """Have a model write it."""
+    import_: Import | None = Field(default=None, alias="import")
+    """Take it from files."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CorpusEntry:
+        if (self.generate is None) == (self.import_ is None):
+            raise ValueError("give exactly one of generate and import")
+        return self
+
+
+class Window(Strict):
+    """A token window: the half-open range [start, end) of positions in a text."""
+
+    name: Name
+    """Name in tables and figures."""
+    start: int = Field(default=0, ge=0)
+    """First position taken; 0 is the text's first token (BOS where the tokenizer adds one)."""
+    end: int | None = None
+    """First position no longer taken; absent for the end of the text."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Window:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"end ({self.end}) must lie after start ({self.start})")
+        if self.name in NAMED_WINDOWS and (self.start, self.end) != NAMED_WINDOWS[self.name]:
+            raise ValueError(f"{self.name!r} already names another range; choose another name")
+        return self
+
+
+def _window(value: object) -> object:
+    if isinstance(value, str):
+        if value not in NAMED_WINDOWS:
+            known = ", ".join(NAMED_WINDOWS)
+            raise ValueError(f"unknown window {value!r}; known: {known}, or {{name, start, end}}")
+        start, end = NAMED_WINDOWS[value]
+        return {"name": value, "start": start, "end": end}
+    return value
+
+
+def _windows(value: object) -> object:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("expected a list of at least one window")
+    return tuple(value)
+
+
+def _layers(value: object) -> object:
+    if value == "all":
+        return value
+    if isinstance(value, str) and (span := re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)):
+        first, last = int(span[1]), int(span[2])
+        if first <= last:
+            return tuple(range(first, last + 1))
+    if isinstance(value, list | tuple) and value:
+        ok = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
+        if ok and len(set(value)) == len(value):
+            return tuple(sorted(value))
+    raise ValueError("expected 'all', a range such as '4-12', or a list of distinct block indices")
+
+
+class Extraction(Strict):
+    """How stories are read. The embedding output is always kept, as layer -1."""
+
+    layers: Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_layers)] = "all"
+    """0-based blocks whose output is kept: `all`, a list, or a range such as `4-12`."""
+    windows: Annotated[
+        tuple[Annotated[Window, BeforeValidator(_window)], ...], BeforeValidator(_windows)
+    ] = Field(default=("all", "no-first", "after-50"), validate_default=True)  # type: ignore[arg-type]
+    """Token windows averaged over, all in the same pass."""
+    max_tokens: int = Field(default=512, ge=1)
+    """A longer text is cut there, and counted in `corpora.csv` and on the screen."""
+    backend: Literal["transformer_lens"] = "transformer_lens"
+    """The reader."""
+    dtype: Dtype = "float32"
+    """Precision of the forward pass; means are always taken in float32."""
+    batch_tokens: int = Field(default=2048, ge=1)
+    """Padded tokens in one forward pass. Changes speed, and numbers by rounding only."""
+
+    @model_validator(mode="after")
+    def _distinct_windows(self) -> Extraction:
+        names = [window.name for window in self.windows]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"window {min(repeated)!r} stands in the list twice")
+        return self
+
+
+class NormsEntry(Strict):
+    """Human ratings of words."""
+
+    source: str
+    """A shipped set's name (`glasgow`) or a path to a CSV with word, valence and arousal."""
+    guesses: bool = False
+    """Also take rows whose `source` column begins with `estimate`."""
+
+
+def _norms(value: object) -> object:
+    return {"source": value} if isinstance(value, str) else value
+
+
+Contrast = Literal["neutral-pca", "mean-centered"]
+
+
+def _listed(value: object) -> object:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("expected a list of at least one")
+    if any(value.count(item) > 1 for item in value):
+        raise ValueError("the same entry stands in the list twice")
+    return tuple(value)
+
+
+class Analysis(Strict):
+    """What is computed from the story vectors."""
+
+    norms: Annotated[
+        tuple[Annotated[NormsEntry, BeforeValidator(_norms)], ...], BeforeValidator(_listed)
+    ] = Field(default=("glasgow",), validate_default=True)  # type: ignore[arg-type]
+    """Sets of human ratings that components are correlated with."""
+    contrasts: Annotated[tuple[Contrast, ...], BeforeValidator(_listed)] = (
+        "neutral-pca",
+        "mean-centered",
+    )
+    """Contrasts whose geometry is tabulated."""
+    neutral_variance: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the neutral texts' variance that the neutral basis must explain."""
+
+
+def _cells(value: object) -> object:
+    if value == "all":
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(cell, str) for cell in value):
+        if len(set(value)) < len(value):
+            raise ValueError("the same cell stands in the list twice")
+        return tuple(value)
+    raise ValueError("expected 'all' or a list of model@corpus")
+
+
+class Manifest(Strict):
+    """A whole run."""
+
+    version: Literal[1]
+    """Version of this schema."""
+    name: Name
+    """Name of the run's folder under the root."""
+    models: dict[Name, ModelEntry] = Field(min_length=1)
+    """Models by the name used in cells, tables and file names."""
+    corpora: dict[Name, CorpusEntry] = Field(min_length=1)
+    """Corpora by name."""
+    cells: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_cells)] = "all"
+    """Which model reads which corpus: `all`, or a list of `model@corpus`."""
+    extraction: Extraction = Field(default_factory=Extraction)
+    """How stories are read."""
+    analysis: Analysis = Field(default_factory=Analysis)
+    """What is computed."""

@@ -1,0 +1,48 @@
+"""What is on disk and nothing else: corpora, residuals, results, records, fingerprints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.layout import Layout
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Layout", "open_analysis", "open_cell"]
+
+
+def open_cell(run: Path | str, cell: str) -> xr.Dataset:
+    """Open a cell's story vectors lazily.
+
+    Args:
+        run: a run's folder, such as `runs/quickstart`.
+        cell: `model@corpus`.
+
+    Returns:
+        Labelled arrays as described in `store.residuals.open_residuals`.
+
+    Raises:
+        FileNotFoundError: the cell was not extracted, or not completely.
+    """
+    from store.residuals import open_residuals
+
+    run = Path(run)
+    return open_residuals(Layout(run.parent, run.name).residuals(cell))
+
+
+def open_analysis(run: Path | str, cell: str) -> xr.Dataset:
+    """Open a cell's results lazily.
+
+    Args:
+        run: a run's folder.
+        cell: `model@corpus`.
+
+    Raises:
+        FileNotFoundError: the cell was not analysed.
+    """
+    from store import results
+
+    run = Path(run)
+    return results.open_analysis(Layout(run.parent, run.name).analysis(cell))

@@ -1,0 +1,121 @@
+"""A corpus' journal: one JSON line for every reply, appended as it arrives, kept for good.
+
+Each row is handed to the operating system at once, so a killed process loses nothing; it is
+synced to disk at most `SYNC_SECONDS` later and on closing, so a power cut loses that much at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+SYNC_SECONDS = 1.0
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """An append-only journal with a header row that names the corpus' fingerprint."""
+
+    def __init__(self, file: Path, fingerprint: str):
+        """Open for appending; a torn last line, left by a crash in mid-write, is cut off.
+
+        Raises:
+            ValueError: the journal belongs to other settings.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(file)
+        found = journal_fingerprint(file)
+        if found not in (None, fingerprint):
+            raise ValueError(f"{file} was written under other settings ({found})")
+        self._stream = file.open("ab", buffering=0)
+        self._synced = time.monotonic()
+        if found is None:
+            self.append({"journal": 1, "fingerprint": fingerprint})
+
+    def append(self, row: Row) -> None:
+        """Append one row and hand it to the operating system.
+
+        Raises:
+            OSError: the disk is full; a row written in part is cut off at the next opening.
+        """
+        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        view = memoryview(line)
+        while view:
+            view = view[self._stream.write(view) :]
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until every row is on disk."""
+        os.fsync(self._stream.fileno())
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.sync()
+        finally:
+            self._stream.close()
+
+
+def read_journal(file: Path) -> Iterator[Row]:
+    """Yield the replies of a journal in order of arrival, header and torn last line left out.
+
+    Raises:
+        ValueError: a line in the middle is damaged; the message names it.
+    """
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise ValueError(f"{file}:{number}: damaged line") from None
+            if "journal" not in row:
+                yield row
+
+
+def journal_fingerprint(file: Path) -> str | None:
+    """Return the fingerprint in a journal's header, or None where there is no header."""
+    if not file.exists():
+        return None
+    with file.open("rb") as stream:
+        line = stream.readline()
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return str(json.loads(line)["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file}:1: not a journal's header") from None
+
+
+def _cut_torn_line(file: Path) -> None:
+    if not file.exists():
+        return
+    with file.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                stream.truncate(start + newline + 1)
+                return
+            end = start
+        stream.truncate(0)

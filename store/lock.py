@@ -1,0 +1,57 @@
+"""One writer per run: an flock that the kernel releases with its process, and who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from store.atomic import write_text
+
+
+class RunLocked(Exception):
+    """Another process writes to this run; the message names host, process and time."""
+
+
+@contextmanager
+def run_lock(file: Path) -> Iterator[None]:
+    """Hold a run's lock for the length of the block.
+
+    The lock lives in the kernel, so a crash of the holder releases it and the file left behind
+    means nothing. On a network file system it is as good as that system's flock.
+
+    Raises:
+        RunLocked: somebody else holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    holder_file = file.with_name(file.name + "-holder.json")
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLocked(f"{file.parent} is in use by {_holder(holder_file)}") from None
+    try:
+        me = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_text(holder_file, json.dumps(me))
+        yield
+    finally:
+        holder_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        return f"process {held['process']} on {held['host']} since {held['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process that has only just started"

@@ -1,0 +1,56 @@
+"""What made each output: one small JSON file for each finished stage, written after its output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from store.atomic import write_text
+from store.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished stage.
+
+    Attributes:
+        stage: `kind:name`.
+        fingerprint: of its settings, inputs' fingerprints and version.
+        identity: of its output: of the content for a corpus, of fingerprint and inputs otherwise.
+        inputs: identities of what it read, by stage.
+        seconds: wall time.
+        finished: UTC time, ISO 8601.
+        figures: counts worth telling (texts, tokens, bytes, ...).
+        versions: of the programs that made it.
+    """
+
+    stage: str
+    fingerprint: str
+    identity: str
+    inputs: dict[str, str]
+    seconds: float
+    finished: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def derived_identity(stage_fingerprint: str, inputs: dict[str, str]) -> str:
+    """Return the identity of an output that fingerprint and inputs determine."""
+    return fingerprint({"fingerprint": stage_fingerprint, "inputs": inputs})
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Write a record whole."""
+    write_text(file, json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True) + "\n")
+
+
+def read_record(file: Path) -> Record | None:
+    """Return a stage's record, or None where it has none that can be read."""
+    try:
+        data = json.loads(file.read_bytes())
+        return Record(**data)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None

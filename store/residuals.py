@@ -1,0 +1,158 @@
+"""A cell's story vectors on disk: `residuals.zarr`, written a shard at a time, read a layer at a time.
+
+A shard is a fixed run of consecutive texts. Its `residual_mean` file is written last and whole, so
+that its presence, with a size, says that the shard is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from store.atomic import folder_written_whole
+from store.corpus import Text
+from store.shards import (
+    missing_shards,
+    n_shards,
+    residuals_attributes,
+    shard_span,
+    shard_texts,
+)
+
+@dataclass(frozen=True)
+class ShardBlock:
+    """What one shard of N texts holds.
+
+    Attributes:
+        residual_mean: float32 [text, window, layer, d_model]; NaN where a window has no token.
+        token_count: int32 [text, window], tokens averaged over.
+        text_tokens: int32 [text], tokens of the whole text before it was cut to `max_tokens`.
+    """
+
+    residual_mean: NDArray[np.float32]
+    token_count: NDArray[np.int32]
+    text_tokens: NDArray[np.int32]
+
+
+def create_residuals(
+    folder: Path,
+    texts: Sequence[Text],
+    windows: Sequence[str],
+    layers: Sequence[int],
+    d_model: int,
+    attributes: dict[str, Any],
+) -> None:
+    """Make an empty store with all coordinates, replacing one that is there.
+
+    Args:
+        folder: the `residuals.zarr` to make.
+        texts: the corpus, in order.
+        windows: window names.
+        layers: layer numbers, -1 for the embedding output.
+        d_model: width of the residual stream.
+        attributes: what made it; kept as attributes of the group.
+    """
+    n = len(texts)
+    per_shard = min(n, shard_texts(len(windows), len(layers), d_model))
+    with folder_written_whole(folder) as partial:
+        group = zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
+        checked: list[Any] = [ZstdCodec(level=3), Crc32cCodec()]
+        group.create_array(
+            "residual_mean",
+            shape=(n, len(windows), len(layers), d_model),
+            shards=(per_shard, len(windows), len(layers), d_model),
+            chunks=(per_shard, 1, 1, d_model),
+            dtype="float32",
+            fill_value=np.nan,
+            compressors=checked,
+            dimension_names=("text", "window", "layer", "d_model"),
+            attributes={"units": "residual stream units", "coordinates": "emotion kind text_id"},
+            config={"write_empty_chunks": True},
+        )
+        group.create_array(
+            "token_count",
+            shape=(n, len(windows)),
+            chunks=(per_shard, len(windows)),
+            dtype="int32",
+            fill_value=-1,
+            compressors=checked,
+            dimension_names=("text", "window"),
+            attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
+            config={"write_empty_chunks": True},
+        )
+        group.create_array(
+            "text_tokens",
+            shape=(n,),
+            chunks=(per_shard,),
+            dtype="int32",
+            fill_value=-1,
+            compressors=checked,
+            dimension_names=("text",),
+            attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
+            config={"write_empty_chunks": True},
+        )
+        coordinates: dict[str, tuple[str, list[Any]]] = {
+            "text_id": ("text", [t.text_id for t in texts]),
+            "kind": ("text", [t.kind for t in texts]),
+            "emotion": ("text", [t.emotion or "" for t in texts]),
+            "window": ("window", list(windows)),
+            "layer": ("layer", list(layers)),
+        }
+        for name, (dimension, values) in coordinates.items():
+            dtype: Any = "int32" if name == "layer" else str
+            coordinate = group.create_array(
+                name,
+                shape=(len(values),),
+                chunks=(len(values),),
+                dtype=dtype,
+                compressors=checked,
+                dimension_names=(dimension,),
+            )
+            coordinate[:] = np.asarray(values, dtype=None if dtype == "int32" else object)
+
+
+def write_shard(folder: Path, shard: int, block: ShardBlock) -> None:
+    """Write one shard's arrays, `residual_mean` last. Writing it twice gives the same shard."""
+    group = zarr.open_group(folder, mode="r+")
+    span = shard_span(folder, shard)
+    rows = slice(span.start, span.stop)
+    if block.residual_mean.shape[0] != len(span):
+        raise ValueError(f"shard {shard} holds {len(span)} texts, not {len(block.residual_mean)}")
+    _array(group, "token_count")[rows] = block.token_count
+    _array(group, "text_tokens")[rows] = block.text_tokens
+    _array(group, "residual_mean")[rows] = block.residual_mean
+
+
+def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
+    """Open a complete store lazily: one chunk for each shard, window and layer.
+
+    Args:
+        folder: the `residuals.zarr`.
+        as_dask: give Dask arrays; otherwise arrays that are read when indexed, without Dask.
+
+    Returns:
+        Data set with `residual_mean` float32 [text, window, layer, d_model], `token_count` and
+        `text_tokens` int32, and the coordinates text_id, kind, emotion, window and layer.
+
+    Raises:
+        FileNotFoundError: there is no store, or shards of it are missing.
+    """
+    if residuals_attributes(folder) is None:
+        raise FileNotFoundError(f"{folder}: nothing was extracted here")
+    if missing := missing_shards(folder):
+        raise FileNotFoundError(f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing")
+    return xr.open_zarr(folder, consolidated=False, chunks={} if as_dask else None)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array

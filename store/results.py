@@ -1,0 +1,44 @@
+"""Results on disk: one labelled data set for each cell, and tidy tables over all cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from store.atomic import folder_written_whole, written_whole
+
+STRING = np.dtypes.StringDType()
+
+
+def write_analysis(folder: Path, results: xr.Dataset) -> None:
+    """Write a cell's results whole, replacing older ones; text coordinates as Zarr strings."""
+    text = [name for name, values in results.coords.items() if values.dtype.kind == "U"]
+    results = results.assign_coords({name: results[name].astype(STRING) for name in text})
+    with folder_written_whole(folder) as partial:
+        results.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
+
+
+def open_analysis(folder: Path, as_dask: bool = True) -> xr.Dataset:
+    """Open a cell's results lazily, as Dask arrays or as plain arrays read when indexed.
+
+    Raises:
+        FileNotFoundError: the cell was not analysed.
+    """
+    if not (folder / "zarr.json").is_file():
+        raise FileNotFoundError(f"{folder}: nothing was analysed here")
+    return xr.open_zarr(folder, consolidated=False, chunks={} if as_dask else None)
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[Path]:
+    """Write each table as `<name>.csv`; missing numbers are written as `nan`."""
+    files = []
+    for name, table in tables.items():
+        file = folder / f"{name}.csv"
+        with written_whole(file) as partial:
+            table.to_csv(partial, index=False, na_rep="nan", lineterminator="\n")
+        files.append(file)
+    return files
