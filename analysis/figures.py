@@ -109,7 +109,7 @@ def trajectories(geometry: pd.DataFrame, contrast: str, norms: str) -> Figure:
 def cka_grids(cells: list[CellResults], contrast: str) -> Figure:
     """Draw linear CKA between every two layers: a row for each cell, a column for each window."""
     windows = [str(w) for w in cells[0].results["window"].to_numpy()]
-    size = (0.9 + 2.3 * len(windows), 0.75 + 2.45 * len(cells))
+    size = (0.9 + 2.3 * len(windows), 0.75 + (2.45 + _extra(cells)) * len(cells))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(cells), len(windows), squeeze=False)
     scale = colors.Normalize(0, 1)
@@ -142,7 +142,7 @@ def valence_direction_cosines(
         for c in cells
     ]
     lowest = _least(np.concatenate([np.diagonal(grid, 1) for row in grids for grid in row]))
-    size = (1.0 + 2.4 * len(estimators), 0.5 + 3.4 * len(cells))
+    size = (1.0 + 2.4 * len(estimators), 0.55 + (3.4 + _extra(cells)) * len(cells))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(cells), len(estimators), squeeze=False)
     scale = colors.Normalize(-1, 1)
@@ -190,13 +190,14 @@ def pca_maps(
     ratings = [c.results["rating"].sel(norms=norms, axis="valence").to_numpy() for c in cells]
     rated = np.concatenate(ratings)
     rated = rated[np.isfinite(rated)]
-    scale = colors.Normalize(*((rated.min(), rated.max()) if len(rated) else (0, 1)))
+    scale = colors.Normalize(*((rated.min(), rated.max()) if len(rated) else (None, None)))
     best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])["layer"]
     found = []
     for ax, cell, rating_E in zip(axes, cells, ratings, strict=False):
         layer = best.get((cell.model, cell.corpus, window, contrast, norms))
         if layer is None:
             ax.set_title(f"{_name(cell)}\nno layer has an r with valence")
+            ax.set_axis_off()
             continue
         point = cell.results.sel(window=window, contrast=contrast, layer=int(layer))
         r = point["r"].sel(norms=norms).to_numpy()
@@ -210,9 +211,11 @@ def pca_maps(
             axis.set_label_text(f"{name} ({100 * float(share):.0f} % of variance)")
     for ax in axes[len(cells) :]:
         ax.remove()
-    bar = figure.colorbar(ScalarMappable(scale, SIGNED), ax=axes, shrink=0.8 / n_rows, pad=0.015)
-    bar.set_label(f"valence rating ({norms})")
-    figure.legend(handles=_map_legend(), ncols=3, loc="outside lower left")
+    if found:
+        mappable = ScalarMappable(scale, SIGNED)
+        bar = figure.colorbar(mappable, ax=axes, shrink=0.8 / n_rows, pad=0.015, aspect=25)
+        bar.set_label(f"valence rating ({norms})")
+        figure.legend(handles=_map_legend(), ncols=3, loc="outside lower left")
     what = "Emotions at the layer where PC1 follows valence best"
     _settle(figure, f"{what}; window {window}, contrast {contrast}")
     for ax, emotions, score_EX in found:
@@ -284,6 +287,11 @@ def _name(cell: CellResults) -> str:
     """Return the cell's name, on two lines if it is long."""
     short = len(cell.model) + len(cell.corpus) < 30
     return f"{cell.model}@{cell.corpus}" if short else f"{cell.model}\n@{cell.corpus}"
+
+
+def _extra(cells: list[CellResults]) -> float:
+    """Return the height in inches that long names take in the title of each row of panels."""
+    return 0.14 * max(_name(cell).count("\n") for cell in cells)
 
 
 def _span(numbers: Iterable[int]) -> str:

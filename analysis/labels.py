@@ -25,19 +25,30 @@ MARK_POINTS = 2.2
 RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.1}
 RING_POINTS = 4.8
 
-GAPS = np.array([0.0, 2, 6, 11, 17, 25, 35, 47])
+GAPS = np.array([0.0, 2, 4, 7, 11, 16, 22, 30, 40])
 """Distances to try, in points beyond the nearest; beyond the second a line leads to the label."""
 
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
 """Markers as text."""
 
-SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)], float)
-"""Sides of a point to try, best first: right, left, above, below, then the corners."""
+SIDES = np.array(
+    [
+        *[(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)],
+        *[(0.5, 1), (-0.5, 1), (0.5, -1), (-0.5, -1)],
+    ]
+)
+"""Sides of a point to try, best first: right, left, above, below, the corners, and between."""
 
 PEAK_SIDES = np.array(
     [(0, 1), (1, 1), (-1, 1), (0.5, 1), (-0.5, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (0, -1)]
 )
 """The same for a peak: above first."""
+
+ROUNDS = 4
+"""How often labels that must all be placed are placed anew, to make room for each other."""
+
+STEPS = np.linspace(0.2, 1, 16)
+"""Where small boxes stand for the straight way from an anchor (0) to its label (1)."""
 
 LABEL_WEIGHT = 1000.0
 """How much worse it is to cover a label than to cover as much of the data."""
@@ -54,8 +65,8 @@ def place_labels(
 ) -> Float64[ndarray, "label 2"]:
     """Place labels one after another, the first ones with the first choice of places.
 
-    Each label takes the nearest free place: within bounds, on no obstacle and on no label placed
-    before it, nor across the way from that one to its anchor.
+    Each label takes the nearest free place: within bounds, on no obstacle and no other label; its
+    straight way to its anchor crosses no other label or way.
 
     Args:
         anchor_LX: points the labels belong to.
@@ -64,7 +75,8 @@ def place_labels(
         obstacle_OB: boxes (left, bottom, right, top) that no label should cover.
         distances: gaps between anchor and label to try, in order.
         sides_SX: where to put a label at each distance, in order; (1, 0) is right, (0, 1) above.
-        keep_all: put a label without a free place where it covers least.
+        keep_all: put a label without a free place where it covers least, and try again to make
+            room for it.
 
     Returns:
         Lower-left corner of each label [label, 2]; NaN for one without a free place, and, however
@@ -72,26 +84,26 @@ def place_labels(
     """
     side_KX = np.tile(sides_SX, (len(distances), 1))
     gap_KX = np.repeat(distances, len(sides_SX))[:, None] * side_KX
-    corner_LX = np.full(anchor_LX.shape, np.nan)
-    label_PB, way_PB = np.empty((0, 4)), np.empty((0, 4))
-    for i, (anchor, size) in enumerate(zip(anchor_LX, size_LX, strict=True)):
-        low_KX = anchor + gap_KX + (side_KX - 1) / 2 * size
-        box_KB = np.hstack([low_KX, low_KX + size])
-        inside_KX = (low_KX >= bounds[:2]) & (low_KX + size <= bounds[2:])
-        box_KB = box_KB[inside_KX.all(axis=1)]
+    label_LB = np.full((len(anchor_LX), 4), np.nan)
+    way_LTB = np.full((len(anchor_LX), len(STEPS), 4), np.nan)
+    for i in np.tile(np.arange(len(anchor_LX)), ROUNDS if keep_all else 1):
+        label_LB[i] = np.nan
+        low_KX = anchor_LX[i] + gap_KX + (side_KX - 1) / 2 * size_LX[i]
+        box_KB = np.hstack([low_KX, low_KX + size_LX[i]])
+        box_KB = box_KB[((box_KB[:, :2] >= bounds[:2]) & (box_KB[:, 2:] <= bounds[2:])).all(axis=1)]
         if len(box_KB) == 0:
             continue
-        way_KTB = _ways(anchor, box_KB)
-        crossed_KT = _overlap(way_KTB.reshape(-1, 4), label_PB).reshape(len(box_KB), -1)
-        taken_K = _overlap(box_KB, np.concatenate([label_PB, way_PB])) + crossed_KT.sum(axis=1)
+        way_KTB = _ways(anchor_LX[i], box_KB)
+        placed_L = np.isfinite(label_LB[:, 0])
+        label_PB, way_PTB = label_LB[placed_L], way_LTB[placed_L]
+        taken_K = _overlap(box_KB, label_PB) + _overlap(box_KB, way_PTB.reshape(-1, 4))
+        taken_K += _overlap(way_KTB.reshape(-1, 4), label_PB).reshape(len(box_KB), -1).sum(axis=1)
+        taken_K += _crossings(way_KTB, way_PTB)
         cost_K = _overlap(box_KB, obstacle_OB) + LABEL_WEIGHT * taken_K
         best = int(cost_K.argmin())
-        if cost_K[best] > 0 and not keep_all:
-            continue
-        corner_LX[i] = box_KB[best, :2]
-        label_PB = np.vstack([label_PB, box_KB[best]])
-        way_PB = np.vstack([way_PB, way_KTB[best]])
-    return corner_LX
+        if cost_K[best] == 0 or keep_all:
+            label_LB[i], way_LTB[i] = box_KB[best], way_KTB[best]
+    return label_LB[:, :2]
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def label_peaks(ax: Axes, curves: list[Curve]) -> None:
         if not np.isfinite(curve.y).any():
             continue
         i = int(np.nanargmax(curve.y))
-        ax.plot(curve.x[i], curve.y[i], "o", zorder=3, color=curve.shade, **RING)
+        ax.plot(curve.x[i], curve.y[i], "o", zorder=4, color=curve.shade, **RING)
         text = f"layer {curve.layers[i]}: {decimal(curve.y[i])}"
         texts.append(f"{GLYPHS[curve.marker]} {text}" if glyph else text)
         peaks.append((curve.x[i], curve.y[i]))
@@ -131,7 +143,7 @@ def label_peaks(ax: Axes, curves: list[Curve]) -> None:
 def label_points(
     ax: Axes, texts: list[str], point_LX: Float64[ndarray, "label 2"], keep_all: bool
 ) -> None:
-    """Write a label beside each point, from the outside in.
+    """Write a label beside each point: from the outside in, or the most crowded first.
 
     Args:
         ax: axes with the points drawn.
@@ -141,12 +153,19 @@ def label_points(
             only those with a free place right beside their point.
     """
     there = np.flatnonzero(np.isfinite(point_LX).all(axis=1))
-    spread = point_LX[there].std(axis=0)
-    outside_in = there[np.argsort(-np.hypot(*(point_LX[there] / spread).T), kind="stable")]
-    chosen = [texts[i] for i in outside_in]
-    point_LX = point_LX[outside_in]
+    point_LX = point_LX[there]
+    scaled_LX = point_LX / point_LX.std(axis=0)
+    if keep_all:
+        apart_LL = np.linalg.norm(scaled_LX[:, None] - scaled_LX, axis=2)
+        rank = np.sort(apart_LL, axis=1)[:, :5].sum(axis=1)
+    else:
+        rank = -np.linalg.norm(scaled_LX, axis=1)
+    order = np.argsort(rank, kind="stable")
+    chosen = [texts[i] for i in there[order]]
     reach_O = np.full(len(there), MARK_POINTS)
-    _write(ax, chosen, point_LX, ["0.15"] * len(there), point_LX, reach_O, 3.0, SIDES, keep_all)
+    _write(
+        ax, chosen, point_LX[order], ["0.15"] * len(there), point_LX, reach_O, 3, SIDES, keep_all
+    )
 
 
 def decimal(value: float) -> str:
@@ -181,6 +200,7 @@ def _write(
     bounds = tuple(scale * edge for edge in ax.bbox.extents)
     gaps = nearest + (GAPS if keep_all else GAPS[:2])
     corner_LX = place_labels(at_LX, size_LX, bounds, box_OB, gaps, sides_SX, keep_all)
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.2}
     leader = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": nearest}
     for i in np.flatnonzero(np.isfinite(corner_LX).all(axis=1)):
         offset = corner_LX[i] - at_LX[i]
@@ -195,6 +215,7 @@ def _write(
             color=shades[i],
             ha="left",
             va="bottom",
+            bbox=ground,
             arrowprops=leader | {"relpos": tuple(near)} if far else None,
         )
 
@@ -204,9 +225,24 @@ def _ways(
 ) -> Float64[ndarray, "candidate step 4"]:
     """Return small boxes along the straight way from an anchor to each box."""
     near_KX = np.clip(anchor_X, box_KB[:, :2], box_KB[:, 2:])
-    step_T = np.linspace(0.2, 1, 12)[:, None]
-    way_KTX = anchor_X + step_T * (near_KX - anchor_X)[:, None]
+    way_KTX = anchor_X + STEPS[:, None] * (near_KX - anchor_X)[:, None]
     return np.concatenate([way_KTX - 0.4, way_KTX + 0.4], axis=2)
+
+
+def _crossings(
+    a_KTB: Float64[ndarray, "candidate step 4"], b_PTB: Float64[ndarray, "label step 4"]
+) -> Float64[ndarray, " candidate"]:
+    """Return how many of the straight ways `b_PTB` each of the ways `a_KTB` crosses."""
+    a0, a1, b0, b1 = a_KTB[:, None, 0], a_KTB[:, None, -1], b_PTB[None, :, 0], b_PTB[None, :, -1]
+
+    def side(p: ndarray, q: ndarray, r: ndarray) -> Float64[ndarray, "candidate label"]:
+        area: ndarray = (q - p)[..., 0] * (r - p)[..., 1] - (q - p)[..., 1] * (r - p)[..., 0]
+        return area
+
+    apart_a = side(a0, a1, b0) * side(a0, a1, b1) < 0
+    apart_b = side(b0, b1, a0) * side(b0, b1, a1) < 0
+    count_K: Float64[ndarray, " candidate"] = (apart_a & apart_b).sum(axis=1).astype(np.float64)
+    return count_K
 
 
 def _overlap(

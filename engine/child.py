@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Child:
         its.close()
         self._socket = mine
         self._stream = mine.makefile("rb")
+        self._stopped = False
 
     def call(self, task: str, job: dict[str, Any], on_event: Callable[[Event], None]) -> Any:
         """Have the child do one task and return its result.
@@ -102,13 +104,16 @@ class Child:
 
     def stop(self) -> None:
         """End the child and everything it started, and wait until the group is gone."""
+        if self._stopped:
+            return
+        self._stopped = True
         assert self._guard.stdin is not None
         self._guard.stdin.close()
-        try:
-            self._guard.wait(timeout=10)
-        except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            self._guard.wait(timeout=5)
+        with suppress(ProcessLookupError):  # a guard that was killed itself has ended nothing
             os.killpg(self._guard.pid, signal.SIGKILL)
-            self._guard.wait()
+        self._guard.wait()
         self._await_group_end()
         self._socket.close()
 

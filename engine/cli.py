@@ -1,5 +1,7 @@
-"""The command line: `emovec run MANIFEST` and its parts. Exit 0 done, 1 failed, 2 bad input,
-130 interrupted and resumable by the same command."""
+"""The command line: `emovec run MANIFEST` and its parts.
+
+Exit 0 done, 1 failed, 2 bad input, 130 interrupted and resumable by the same command.
+"""
 
 from __future__ import annotations
 

@@ -96,9 +96,7 @@ def read_shape(config_file: Path) -> ModelShape:
         raise ModelUnavailable(message) from None
 
 
-def fetch_model(
-    study: Study, name: str, run_child: Callable[[str, dict[str, Any]], Any]
-) -> Path:
+def fetch_model(study: Study, name: str, run_child: Callable[[str, dict[str, Any]], Any]) -> Path:
     """Return the folder of a model's files, unpacking or downloading it first where needed.
 
     Args:
@@ -186,7 +184,9 @@ def _downloaded(repository: str, revision: str | None) -> Path:
     except RevisionNotFoundError:
         what = f"has no revision {revision!r}"
     except LocalEntryNotFoundError:
-        what = "is not in the cache and the hub cannot be reached; fetch it where there is a network"
+        what = (
+            "is not in the cache and the hub cannot be reached; fetch it where there is a network"
+        )
     except (HfHubHTTPError, OSError) as error:
         what = f"could not be downloaded: {str(error).splitlines()[0]}"
     else:

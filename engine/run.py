@@ -93,9 +93,7 @@ def _wanted(statuses: dict[str, Status], command: str) -> list[str]:
 
 def _pending(statuses: dict[str, Status], command: str) -> list[Status]:
     return [
-        statuses[key]
-        for key in _wanted(statuses, command)
-        if statuses[key].state is not State.DONE
+        statuses[key] for key in _wanted(statuses, command) if statuses[key].state is not State.DONE
     ]
 
 
@@ -108,6 +106,7 @@ def _cluster(listener: Listener) -> Iterator[Client]:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     tasks.allow_children()
+
     def relay(event: tuple[Any, dict[str, Any]]) -> None:
         payload = dict(event[1]["event"])
         listener(EVENT_TYPES[payload.pop("type")](**payload))
@@ -277,7 +276,9 @@ class _Run:
         earlier = self.layout.superseded(stage.name, stage.fingerprint)
         if earlier.exists():
             earlier.rename(folder)
-            self.listener(Note(f"{stage.name}: an earlier corpus of these settings was brought back"))
+            self.listener(
+                Note(f"{stage.name}: an earlier corpus of these settings was brought back")
+            )
 
     def _read(self) -> None:
         by_model: dict[str, list[Status]] = {}
@@ -415,7 +416,7 @@ class _Run:
             norms.name: sorted(
                 emotion
                 for emotion, row in zip(emotions, norms.rate(emotions), strict=True)
-                if not row[0] == row[0]
+                if row[0] != row[0]
             )
             for norms in self.plan.study.norms
         }

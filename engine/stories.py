@@ -154,7 +154,7 @@ def split_reply(reply: str, n_stories: int) -> list[str]:
     ends = [heading.start() for heading in headings[1:]] + [len(reply)]
     stories = []
     for heading, end in zip(headings, ends, strict=True):
-        rest = heading["rest"].strip(" \t:.*_#-–—\"')]")
+        rest = heading["rest"].strip(" \t:.*_#-\u2013\u2014\"')]")
         body = reply[heading.end() : end].strip(" \t\n*_-#")
         if len(rest.split()) > TITLE_WORDS or not body:
             body = f"{rest}\n\n{body}".strip()
@@ -170,7 +170,9 @@ def check_reply(stories: list[str], request: Request, finish_reason: str, min_wo
         return f"story_count: {len(stories)}, asked for {len(request.slots)}"
     for number, story in enumerate(stories, start=1):
         if (words := len(story.split())) < min_words:
-            return f"too_short: story {number} has {words} words, at least {min_words} are asked for"
+            return (
+                f"too_short: story {number} has {words} words, at least {min_words} are asked for"
+            )
     return ""
 
 

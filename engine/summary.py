@@ -141,7 +141,7 @@ def _print_peaks(console: Console, rows: pd.DataFrame, contrast: str, norms: str
 
 def _r(r: Any, p: Any) -> str:
     """Return |r| with marks of significance, padded so that the digits align."""
-    if not r == r:
+    if r != r:
         return "nan   "
     marks = "***" if p < 0.001 else "**" if p < 0.01 else "*" if p < 0.05 else ""
     return f"{r:.2f}{marks:<3}"

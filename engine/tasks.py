@@ -62,11 +62,7 @@ def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
 
     for corpus in job["corpora"]:
         demand, _ = _replayed(corpus)
-        _emit(
-            StageStarted(
-                f"generate:{corpus['name']}", demand.wanted, len(demand.kept), "texts"
-            )
-        )
+        _emit(StageStarted(f"generate:{corpus['name']}", demand.wanted, len(demand.kept), "texts"))
     key = f"write:{job['model']['folder']}"
     try:
         results = _in_child(key, Path(job["log"]), "write", job, on_event)
@@ -88,13 +84,14 @@ def import_corpus(stories: str, texts: list[Text]) -> dict[str, Any]:
 
 
 def read_shard(job: dict[str, Any]) -> dict[str, Any]:
-    """Read one shard of a cell; see `engine.reading.read_shard` for the job, which adds `log`,
-    `stage` and `done`, the texts of the stage in earlier shards of this run."""
+    """Read one shard of a cell.
+
+    Args:
+        job: as `engine.reading.read_shard` takes it, with `log` and `stage`.
+    """
 
     def on_event(event: dict[str, Any]) -> None:
-        _emit(
-            StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"])
-        )
+        _emit(StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"]))
 
     key = f"read:{job['model']['folder']}:{job['extraction']['dtype']}"
     return dict(_in_child(key, Path(job["log"]), "read", job, on_event))

@@ -97,7 +97,7 @@ def read_text(file: Path, max_bytes: int) -> str:
 def _check_events(file: Path, text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark is not None else None
         if isinstance(event, yaml.AliasEvent):
             raise InputError(Problem(file, line, "", "aliases are not read; write it out"))
         if isinstance(event, yaml.CollectionStartEvent):

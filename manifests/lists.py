@@ -116,8 +116,9 @@ def read_prompts(value: str, base: Path, document: Document, path: KeyPath) -> P
     return Prompts(**{key: data[key].strip() for key in PLACEHOLDERS})
 
 
-def _placeholders(template: str) -> set[str] | None:
+def _placeholders(template: str) -> frozenset[str] | None:
     try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        found = string.Formatter().parse(template)
+        return frozenset(name for _, name, _, _ in found if name is not None)
     except ValueError:
         return None

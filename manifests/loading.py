@@ -28,10 +28,7 @@ def read_manifest(file: Path) -> tuple[Manifest, Document]:
         return Manifest.model_validate(document.data), document
     except ValidationError as error:
         raise InputError(
-            [
-                document.problem(_written(e["loc"], document), _say(dict(e)))
-                for e in error.errors()
-            ]
+            [document.problem(_written(e["loc"], document), _say(dict(e))) for e in error.errors()]
         ) from None
 
 
@@ -42,12 +39,11 @@ def _written(loc: KeyPath, document: Document) -> KeyPath:
     for part in loc:
         if part == "[key]":
             break
-        if isinstance(data, dict) and part in data:
+        try:
             data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        elif part is not loc[-1] or not isinstance(data, dict):
-            continue
+        except (KeyError, IndexError, TypeError):
+            if part is not loc[-1] or not isinstance(data, dict):
+                continue
         path = (*path, part)
     return path
 

@@ -58,9 +58,7 @@ def shipped_norms() -> dict[str, Path]:
     return {file.stem: file for file in sorted((HERE / "norms").glob("*.csv"))}
 
 
-def read_norms(
-    source: str, guesses: bool, base: Path, document: Document, path: KeyPath
-) -> Norms:
+def read_norms(source: str, guesses: bool, base: Path, document: Document, path: KeyPath) -> Norms:
     """Read a shipped set by name or a CSV by path (columns word, valence, arousal[, source]).
 
     Raises:

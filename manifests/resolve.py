@@ -136,9 +136,7 @@ def load_study(file: Path) -> Study:
                 neutral = corpus.import_.neutral
                 importing[name] = Importing(
                     stories,
-                    None
-                    if neutral is None
-                    else _file(base, neutral, document, (*path, "neutral")),
+                    None if neutral is None else _file(base, neutral, document, (*path, "neutral")),
                 )
         except InputError as error:
             problems += error.problems
@@ -203,9 +201,7 @@ def _model_problems(
             yield document.problem(key, f"no safetensors in {folder}; other formats are not read")
 
 
-def _resolve_writing(
-    name: str, spec: Generate, manifest: Manifest, document: Document
-) -> Writing:
+def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Document) -> Writing:
     base, path = document.file.parent, ("corpora", name, "generate")
     if spec.model not in manifest.models:
         what = f"unknown model {spec.model!r}; {_known(spec.model, manifest.models)}"
@@ -238,7 +234,9 @@ def _resolve_cells(
         elif model not in manifest.models:
             what = f"{text!r} names an unknown model {model!r}; {_known(model, manifest.models)}"
         elif corpus not in manifest.corpora:
-            what = f"{text!r} names an unknown corpus {corpus!r}; {_known(corpus, manifest.corpora)}"
+            what = (
+                f"{text!r} names an unknown corpus {corpus!r}; {_known(corpus, manifest.corpora)}"
+            )
         else:
             cells.append(Cell(model, corpus))
             continue

@@ -221,7 +221,7 @@ class Extraction(Strict):
     """0-based blocks whose output is kept: `all`, a list, or a range such as `4-12`."""
     windows: Annotated[
         tuple[Annotated[Window, BeforeValidator(_window)], ...], BeforeValidator(_windows)
-    ] = Field(default=("all", "no-first", "after-50"), validate_default=True)  # type: ignore[arg-type]
+    ] = Field(default=("all", "no-first", "after-50"), validate_default=True)
     """Token windows averaged over, all in the same pass."""
     max_tokens: int = Field(default=512, ge=1)
     """A longer text is cut there, and counted in `corpora.csv` and on the screen."""
@@ -270,7 +270,7 @@ class Analysis(Strict):
 
     norms: Annotated[
         tuple[Annotated[NormsEntry, BeforeValidator(_norms)], ...], BeforeValidator(_listed)
-    ] = Field(default=("glasgow",), validate_default=True)  # type: ignore[arg-type]
+    ] = Field(default=("glasgow",), validate_default=True)
     """Sets of human ratings that components are correlated with."""
     contrasts: Annotated[tuple[Contrast, ...], BeforeValidator(_listed)] = (
         "neutral-pca",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from manifests.document import read_text
 from manifests.errors import InputError, Problem, shorten
@@ -57,25 +59,44 @@ def _row(
     file: Path, number: int, line: str, problems: list[Problem]
 ) -> tuple[str, str, list[str]] | None:
     """Return a line's emotion, topic and stories, or None after adding to `problems`."""
-
-    def wrong(key: str, what: str) -> None:
-        problems.append(Problem(file, number, key, what))
-
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return wrong("", f"not valid JSON: {getattr(error, 'msg', 'too deep')}")
+        what = f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}"
+        problems.append(Problem(file, number, "", what))
+        return None
+    found = list(_wrong(row))
+    problems += [Problem(file, number, key, what) for key, what in found]
+    if found:
+        return None
+    return row["emotion"].strip(), row["topic"].strip(), row["stories"]
+
+
+def _wrong(row: Any) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for everything wrong with a row."""
     if not isinstance(row, dict):
-        return wrong("", f"expected an object, got {shorten(row)}")
+        yield "", f"expected an object, got {shorten(row)}"
+        return
     for key in ("emotion", "topic"):
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            return wrong(key, f"expected text, got {shorten(row.get(key))}")
-    bodies = row.get("stories")
-    if not isinstance(bodies, list) or not bodies:
-        return wrong("stories", f"expected a list of texts, got {shorten(bodies)}")
-    for index, body in enumerate(bodies):
-        if not isinstance(body, str):
-            return wrong(f"stories.{index}", f"expected text, got {shorten(body)}")
-        if not body.strip():
-            return wrong(f"stories.{index}", "an empty story")
-    return row["emotion"].strip(), row["topic"].strip(), bodies
+        if not _is_text(row.get(key)):
+            yield key, f"expected text, got {shorten(row.get(key))}"
+    stories = row.get("stories")
+    if not isinstance(stories, list) or not stories:
+        yield "stories", f"expected a list of texts, got {shorten(stories)}"
+        return
+    for index, story in enumerate(stories):
+        if isinstance(story, str) and not story.strip():
+            yield f"stories.{index}", "an empty story"
+        elif not _is_text(story):
+            yield f"stories.{index}", f"expected text, got {shorten(story)}"
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is text that can be written as UTF-8 (no half of a surrogate pair)."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""A cell's story vectors on disk: `residuals.zarr`, written a shard at a time, read a layer at a time.
+"""A cell's story vectors on disk: `residuals.zarr`, written by shards and read by layers.
 
 A shard is a fixed run of consecutive texts. Its `residual_mean` file is written last and whole, so
 that its presence, with a size, says that the shard is done.
@@ -26,6 +26,7 @@ from store.shards import (
     shard_span,
     shard_texts,
 )
+
 
 @dataclass(frozen=True)
 class ShardBlock:
@@ -148,11 +149,13 @@ def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
     if residuals_attributes(folder) is None:
         raise FileNotFoundError(f"{folder}: nothing was extracted here")
     if missing := missing_shards(folder):
-        raise FileNotFoundError(f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing")
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing"
+        )
     return xr.open_zarr(folder, consolidated=False, chunks={} if as_dask else None)
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array:
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array

@@ -1,0 +1,278 @@
+"""Every number against an independent computation: numpy, scipy, scikit-learn, or a definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+from sklearn.decomposition import PCA as SklearnPCA
+
+from analysis import (
+    cka_grid,
+    contrast,
+    contrast_vectors,
+    correlate,
+    cosine_grid,
+    gram,
+    neutral_basis,
+    pca,
+    rating_direction,
+)
+from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.tables import (
+    CellResults,
+    cka_table,
+    geometry_table,
+    peaks,
+    valence_direction_table,
+)
+
+RNG = np.random.default_rng(7)
+E, D = 20, 48
+
+
+def planted(noise: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors [E, D] with valence and arousal along two orthogonal axes, and the axes."""
+    ratings = RNG.normal(size=(E, 2))
+    axes, _ = np.linalg.qr(RNG.normal(size=(D, 2)))
+    x = 3 * ratings[:, :1] * axes[:, 0] + 1.5 * ratings[:, 1:] * axes[:, 1]
+    return x + noise * RNG.normal(size=(E, D)), ratings, axes.T
+
+
+def cell_of(n_stories: int = 3, seed: int = 3) -> tuple[xr.Dataset, np.ndarray]:
+    """A made cell: E emotions, two windows, four layers, a story without tokens, six neutrals."""
+    rng = np.random.default_rng(seed)
+    ratings = rng.normal(size=(E, 2))
+    labels = [f"e{i}" for i in range(E) for _ in range(n_stories)] + [""] * 6
+    values = rng.normal(size=(len(labels), 2, 4, D)).astype(np.float32)
+    for layer in range(4):
+        axis = rng.normal(size=(2, D))
+        values[: E * n_stories, :, layer] += np.repeat(ratings @ axis, n_stories, 0)[:, None]
+    values[1, 1] = np.nan
+    cell = xr.Dataset(
+        {"residual_mean": (("text", "window", "layer", "d_model"), values)},
+        coords={
+            "emotion": ("text", labels),
+            "window": ["all", "no-first"],
+            "layer": [-1, 0, 1, 2],
+        },
+    )
+    return cell, ratings
+
+
+def test_neutral_basis_is_the_fewest_leading_directions() -> None:
+    x = RNG.normal(size=(12, D)) * np.linspace(3, 0.1, D)
+    basis, explained = neutral_basis(x, 0.5)
+    model = SklearnPCA(svd_solver="full").fit(x)
+    cumulative = np.cumsum(model.explained_variance_ratio_)
+    k = int(np.argmax(cumulative >= 0.5)) + 1
+    assert len(basis) == k
+    assert explained == pytest.approx(cumulative[k - 1])
+    np.testing.assert_allclose(np.abs(basis @ model.components_[:k].T), np.eye(k), atol=1e-10)
+
+
+def test_neutral_basis_leaves_out_texts_without_tokens_and_refuses_too_few() -> None:
+    x = RNG.normal(size=(6, D))
+    with_gap = np.vstack([x, np.full(D, np.nan)])
+    np.testing.assert_array_equal(neutral_basis(with_gap)[0], neutral_basis(x)[0])
+    with pytest.raises(ValueError, match="at least 2 neutral texts, 1"):
+        neutral_basis(x[:1])
+    with pytest.raises(ValueError, match="all the same"):
+        neutral_basis(np.ones((3, D)))
+
+
+def test_contrasts_follow_their_definitions() -> None:
+    u = RNG.normal(size=(E, D)) + 5
+    basis, _ = neutral_basis(RNG.normal(size=(12, D)))
+    projector = np.eye(D) - basis.T @ basis
+    np.testing.assert_allclose(contrast_vectors(u, None, "mean-centered"), u - u.mean(0))
+    np.testing.assert_allclose(contrast_vectors(u, basis, "neutral-pca"), u @ projector)
+    np.testing.assert_allclose(
+        contrast_vectors(u, basis, "both"), (u - u.mean(0)) @ projector, atol=1e-12
+    )
+    with pytest.raises(ValueError, match="needs a neutral basis"):
+        contrast_vectors(u, None, "both")
+
+
+def test_pca_equals_scikit_learns_full_solver() -> None:
+    x, _, _ = planted()
+    ours = pca(x, 3)
+    model = SklearnPCA(n_components=3, svd_solver="full")
+    theirs = model.fit_transform(x)
+    np.testing.assert_allclose(np.abs(ours.scores_EC), np.abs(theirs), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(ours.variance_C, model.explained_variance_ratio_, rtol=1e-10)
+    np.testing.assert_allclose(np.abs(ours.components_CD), np.abs(model.components_), atol=1e-9)
+
+
+def test_pca_leaves_out_emotions_without_a_vector() -> None:
+    x, _, _ = planted()
+    gap = x.copy()
+    gap[4] = np.nan
+    ours = pca(gap)
+    assert np.isnan(ours.scores_EC[4]).all()
+    kept = np.delete(np.arange(E), 4)
+    np.testing.assert_allclose(ours.scores_EC[kept], pca(x[kept]).scores_EC)
+    with pytest.raises(ValueError, match="at least 3 emotions"):
+        pca(gap[3:6])
+
+
+def test_planted_axes_are_recovered_up_to_sign_and_rotation() -> None:
+    x, ratings, axes = planted(noise=0.05)
+    found = pca(x)
+    assert abs(correlate(found.scores_EC[:, 0], ratings[:, 0]).r) > 0.9
+    rotation, _ = np.linalg.qr(RNG.normal(size=(D, D)))
+    rotated = pca(x @ rotation)
+    np.testing.assert_allclose(np.abs(rotated.scores_EC), np.abs(found.scores_EC), atol=1e-9)
+    order = RNG.permutation(E)
+    np.testing.assert_allclose(pca(x[order]).variance_C, found.variance_C)
+    plane = found.components_CD
+    assert np.linalg.norm(axes @ plane.T, axis=1).min() > 0.99
+
+
+def test_correlation_equals_scipy_over_rated_emotions() -> None:
+    a, b = RNG.normal(size=(2, E))
+    b[[2, 5]] = np.nan
+    kept = np.isfinite(b)
+    theirs = stats.pearsonr(a[kept], b[kept])
+    ours = correlate(a, b)
+    assert (ours.r, ours.p, ours.n) == (theirs.statistic, theirs.pvalue, E - 2)
+    assert np.isnan(correlate(a[:2], b[:2]).r)
+    assert np.isnan(correlate(a, np.ones(E)).r)
+
+
+def test_cka_equals_its_definition_with_d_by_d_products() -> None:
+    layers = [RNG.normal(size=(E, d)) @ RNG.normal(size=(d, d)) for d in (D, D, 16)]
+    grid = cka_grid(*[np.stack([gram(x) for x in layers])] * 2)
+    for i, x in enumerate(layers):
+        for j, y in enumerate(layers):
+            xc, yc = x - x.mean(0), y - y.mean(0)
+            top = np.linalg.norm(yc.T @ xc) ** 2
+            bottom = np.linalg.norm(xc.T @ xc) * np.linalg.norm(yc.T @ yc)
+            assert grid[i, j] == pytest.approx(top / bottom, rel=1e-10)
+    np.testing.assert_allclose(np.diag(grid), 1)
+
+
+def test_cka_leaves_out_emotions_missing_in_any_layer() -> None:
+    layers = [RNG.normal(size=(E, D)) for _ in range(2)]
+    kept = np.delete(np.arange(E), 7)
+    want = cka_grid(*[np.stack([gram(x[kept]) for x in layers])] * 2)
+    layers[1] = layers[1].copy()
+    layers[1][7] = np.nan
+    got = cka_grid(*[np.stack([gram(x) for x in layers])] * 2)
+    np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
+def test_directions_follow_their_definitions() -> None:
+    x, ratings, axes = planted(noise=0.05)
+    rating = ratings[:, 0].copy()
+    rating[3] = np.nan
+    components = pca(x)
+    kept = np.isfinite(rating)
+    xc, yc = x[kept] - x[kept].mean(0), rating[kept] - rating[kept].mean()
+    covariance = rating_direction("covariance", x, components, rating)
+    np.testing.assert_allclose(covariance, np.mean(xc * yc[:, None], axis=0))
+    least = rating_direction("least-squares", x, components, rating)
+    np.testing.assert_allclose(least, np.linalg.pinv(xc) @ yc, atol=1e-8)
+    np.testing.assert_allclose(xc @ least, yc, atol=1e-8)  # fewer emotions than dimensions
+    first = rating_direction("pc1", x, components, rating)
+    assert correlate(x @ first, rating).r > 0.9
+    assert abs(covariance @ axes[0]) / np.linalg.norm(covariance) > 0.9
+    with pytest.raises(ValueError, match="unknown estimator"):
+        rating_direction("magic", x, components, rating)
+
+
+def test_cosines_of_a_zero_row_are_missing_not_zero() -> None:
+    v = np.vstack([np.eye(3), np.zeros(3)])
+    grid = cosine_grid(v)
+    np.testing.assert_array_equal(grid[:3, :3], np.eye(3))
+    assert np.isnan(grid[3]).all()
+
+
+def independent_geometry(
+    cell: xr.Dataset, ratings: np.ndarray, window: int, layer: int, project: bool
+) -> dict[str, float]:
+    """One row of geometry.csv in plain numpy and scipy."""
+    x = cell["residual_mean"].to_numpy()[:, window, layer].astype(np.float64)
+    labels = cell["emotion"].to_numpy()
+    u = np.stack([np.nanmean(x[labels == f"e{i}"], axis=0) for i in range(E)])
+    neutral = x[labels == ""]
+    _, s, vt = np.linalg.svd(neutral - neutral.mean(0))
+    k = int(np.argmax(np.cumsum(s**2) / np.sum(s**2) >= 0.5)) + 1
+    if project:
+        u = u - u @ vt[:k].T @ vt[:k]
+    scores = SklearnPCA(n_components=2, svd_solver="full").fit_transform(u)
+    valence = stats.pearsonr(scores[:, 0], ratings[:, 0])
+    arousal = stats.pearsonr(scores[:, 1], ratings[:, 1])
+    return {
+        "n_neutral_components": k if project else 0,
+        "valence_r": abs(valence.statistic),
+        "valence_p": valence.pvalue,
+        "arousal_r": abs(arousal.statistic),
+        "arousal_p": arousal.pvalue,
+    }
+
+
+def analysed(cell: xr.Dataset, ratings: np.ndarray) -> CellResults:
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    keys = [(w, i) for w in ("all", "no-first") for i in (-1, 0, 1, 2)]
+    parts = {key: analyse_layer(cell, *key, settings) for key in keys}
+    found = join_layers(parts, [f"e{i}" for i in range(E)], 3, settings)
+    return CellResults("m", "c", found, "f" * 64)
+
+
+def test_the_geometry_table_equals_an_independent_computation() -> None:
+    cell, ratings = cell_of()
+    table = geometry_table([analysed(cell, ratings)])
+    assert len(table) == 2 * 2 * 4
+    for row in table.to_dict("records"):
+        window = ["all", "no-first"].index(row["window"])
+        project = row["contrast"] == "neutral-pca"
+        want = independent_geometry(cell, ratings, window, row["layer"] + 1, project)
+        for key, value in want.items():
+            assert row[key] == pytest.approx(value, abs=1e-9), (row["layer"], key)
+        assert row["depth"] == pytest.approx(row["layer"] / 3)
+        assert row["n_emotions"] == E
+    assert table["window"].tolist()[:1] == ["all"]
+    assert peaks(table)["layer"].min() >= 0
+
+
+def test_results_do_not_depend_on_the_order_of_texts() -> None:
+    cell, ratings = cell_of()
+    shuffled = cell.isel(text=np.random.default_rng(0).permutation(cell.sizes["text"]))
+    a = analysed(cell, ratings).results
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {})
+    order = list(dict.fromkeys(e for e in shuffled["emotion"].to_numpy() if e))
+    settings.ratings["made"] = ratings[[int(e[1:]) for e in order]]
+    part = analyse_layer(shuffled, "all", 1, settings)
+    want = abs(a["r"].sel(window="all", layer=1).to_numpy())
+    np.testing.assert_allclose(abs(part.r_CNX), want, atol=1e-9)
+
+
+def test_tables_hold_each_pair_of_layers_once() -> None:
+    cell, ratings = cell_of()
+    results = analysed(cell, ratings)
+    table = cka_table([results])
+    assert len(table) == 2 * 2 * (4 * 5 // 2)
+    assert (table["layer"] <= table["layer_b"]).all()
+    same = table[table["layer"] == table["layer_b"]]
+    np.testing.assert_allclose(same["cka"], 1)
+    directions = valence_direction_table([results])
+    assert set(directions["contrast"]) == {"both", "mean-centered"}
+    assert len(directions) == 3 * len(table)
+
+
+def test_a_missing_neutral_set_is_named_with_window_and_layer() -> None:
+    cell, ratings = cell_of()
+    settings = Settings(("neutral-pca",), 0.5, {"made": ratings})
+    without = cell.isel(text=cell["emotion"].to_numpy() != "")
+    with pytest.raises(ValueError, match="window all, layer 0: a neutral basis needs at least 2"):
+        analyse_layer(without, "all", 0, settings)
+
+
+def test_contrasts_for_notebooks_are_labelled() -> None:
+    cell, _ = cell_of()
+    vectors = contrast(cell, "both", window="no-first", layers=[0, 2])
+    assert vectors.dims == ("layer", "emotion", "d_model")
+    assert vectors["emotion"].to_numpy().tolist()[:2] == ["e0", "e1"]
+    np.testing.assert_allclose(vectors.mean("emotion"), 0, atol=1e-12)

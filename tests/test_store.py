@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from manifests import InputError
+from store import open_cell
+from store.atomic import folder_written_whole, sweep_partials, written_whole
+from store.corpus import Text, read_corpus, seal_corpus
+from store.exchange import read_texts
+from store.fingerprint import fingerprint
+from store.journal import Journal, read_journal
+from store.lock import RunLocked, run_lock
+from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
+from store.shards import missing_shards, n_shards, shard_span, shard_texts
+
+
+def texts(n: int) -> list[Text]:
+    return [Text(f"happy/000/{i}", "emotion", "happy", "t", i, f"text {i}") for i in range(n)]
+
+
+def test_fingerprints_are_what_they_were() -> None:
+    golden = "d764fee2563da33e3d57334755404e635da33c995824b0adfabc4b6e1af4f608"
+    assert fingerprint({"b": [1, 2.5, None], "a": "é"}) == golden
+    assert fingerprint({"a": "é", "b": [1, 2.5, None]}) == golden
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint(float("nan"))
+
+
+def test_a_journal_keeps_whole_rows_and_drops_a_torn_one(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    with Journal(file, "f1") as journal:
+        journal.append({"request": "a", "text": "öß\u2028"})
+        journal.append({"request": "b"})
+    with file.open("ab") as stream:
+        stream.write(b'{"request": "c", "te')
+    assert [row["request"] for row in read_journal(file)] == ["a", "b"]
+    with Journal(file, "f1") as journal:
+        journal.append({"request": "d"})
+    rows = list(read_journal(file))
+    assert [row["request"] for row in rows] == ["a", "b", "d"]
+    assert rows[0]["text"] == "öß\u2028"
+
+
+def test_a_journal_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    Journal(file, "f1").__exit__(None, None, None)
+    with pytest.raises(ValueError, match="other settings"):
+        Journal(file, "f2")
+
+
+def test_a_damaged_row_in_the_middle_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    with Journal(file, "f1") as journal:
+        journal.append({"request": "a"})
+    with file.open("ab") as stream:
+        stream.write(b"\x00garbage\n{}\n")
+    with pytest.raises(ValueError, match=r"journal.jsonl:3: damaged"):
+        list(read_journal(file))
+
+
+def test_a_corpus_comes_back_as_it_was_sealed(tmp_path: Path) -> None:
+    rows = [*texts(3), Text("neutral-000", "neutral", None, None, 0, "Ω\n\nb")]
+    identity = seal_corpus(tmp_path / "stories.parquet", rows)
+    corpus = read_corpus(tmp_path / "stories.parquet")
+    assert list(corpus.texts) == rows
+    assert corpus.identity == identity
+    assert corpus.n_neutral == 1
+    assert seal_corpus(tmp_path / "again.parquet", rows) == identity
+    assert seal_corpus(tmp_path / "other.parquet", rows[:-1]) != identity
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [*texts(1), *texts(1)], [Text("a", "emotion", "happy", "t", 0, "  ")]]
+)
+def test_what_is_no_corpus_cannot_be_sealed(tmp_path: Path, rows: list[Text]) -> None:
+    with pytest.raises(ValueError, match=r"corpus|empty"):
+        seal_corpus(tmp_path / "stories.parquet", rows)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"emotion": "sad"', "s.jsonl:2: not valid JSON"),
+        ('{"emotion": "sad", "topic": "t", "stories": ["", "x"]}', "s.jsonl:2: stories.0: an empty"),
+        ('{"emotion": "sad", "topic": "t", "stories": []}', "s.jsonl:2: stories: expected a list"),
+        ('{"topic": "t", "stories": ["x"]}', "s.jsonl:2: emotion: expected text, got None"),
+        ('{"emotion": "sad", "topic": "t", "stories": [3]}', "s.jsonl:2: stories.0: expected text"),
+        ('{"emotion": "sad", "topic": "t", "stories": ["\\ud800"]}', "s.jsonl:2: stories.0: exp"),
+        ("[1]", "s.jsonl:2: expected an object"),
+    ],
+)
+def test_a_broken_corpus_line_is_named(tmp_path: Path, line: str, expected: str) -> None:
+    good = '{"emotion": "happy", "topic": "t", "stories": ["a b"]}'
+    (tmp_path / "s.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    with pytest.raises(InputError) as caught:
+        read_texts(tmp_path / "s.jsonl", None)
+    assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(expected)
+
+
+def test_imported_texts_keep_file_order_and_distinct_ids(tmp_path: Path) -> None:
+    row = {"emotion": "sad", "topic": "t", "stories": ["a", "b"]}
+    lines = [json.dumps(row), json.dumps({**row, "stories": ["c"]})]
+    (tmp_path / "s.jsonl").write_text("\r\n".join(lines) + "\r\n")
+    (tmp_path / "n.txt").write_text("one\n\n two \n")
+    found = read_texts(tmp_path / "s.jsonl", tmp_path / "n.txt")
+    assert [t.text for t in found] == ["a", "b", "c", "one", "two"]
+    assert [t.text_id for t in found[:3]] == ["sad/000/0", "sad/000/1", "sad/000/2"]
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+    with folder_written_whole(tmp_path / "d") as partial:
+        (partial / "x").write_text("1")
+    with folder_written_whole(tmp_path / "d") as partial:
+        (partial / "y").write_text("2")
+    assert [f.name for f in (tmp_path / "d").iterdir()] == ["y"]
+
+
+def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.zarr.0123.partial").mkdir()
+    (tmp_path / "a" / "y.csv.0123.partial").write_text("")
+    (tmp_path / "a" / "keep").write_text("")
+    sweep_partials(tmp_path)
+    assert [f.name for f in (tmp_path / "a").iterdir()] == ["keep"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from store.lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_has_one_writer_and_a_crash_frees_it(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLDER), str(lock)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(RunLocked, match=rf"process {holder.pid} on .* since 20"), run_lock(lock):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with run_lock(lock):
+        assert json.loads((tmp_path / ".lock-holder.json").read_text())["process"] == os.getpid()
+
+
+def test_shards_are_about_256_megabytes_within_bounds() -> None:
+    assert shard_texts(3, 31, 576) == 1024
+    assert shard_texts(3, 33, 4096) == 256_000_000 // (3 * 33 * 4096 * 4)
+    assert shard_texts(3, 81, 8192) == 64
+
+
+@pytest.fixture
+def small_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray]:
+    monkeypatch.setattr("store.shards.MAX_SHARD_TEXTS", 4)
+    monkeypatch.setattr("store.shards.MIN_SHARD_TEXTS", 4)
+    folder = tmp_path / "run" / "cells" / "m@c" / "residuals.zarr"
+    folder.parent.mkdir(parents=True)
+    create_residuals(folder, texts(10), ["all", "no-first"], [-1, 0, 2], 8, {"who": "test"})
+    values = np.random.default_rng(0).normal(size=(10, 2, 3, 8)).astype(np.float32)
+    return folder, values
+
+
+def block_of(values: np.ndarray, span: range) -> ShardBlock:
+    part = values[span.start : span.stop]
+    counts = np.full((len(span), 2), 7, np.int32)
+    return ShardBlock(part, counts, np.full(len(span), 9, np.int32))
+
+
+def test_a_store_reads_back_what_was_written(small_store: tuple[Path, np.ndarray]) -> None:
+    folder, values = small_store
+    assert n_shards(folder) == 3
+    assert missing_shards(folder) == [0, 1, 2]
+    for shard in (2, 0, 1):
+        write_shard(folder, shard, block_of(values, shard_span(folder, shard)))
+    assert missing_shards(folder) == []
+    cell = open_cell(folder.parents[2], "m@c")
+    np.testing.assert_array_equal(cell["residual_mean"].to_numpy(), values)
+    assert cell["residual_mean"].dims == ("text", "window", "layer", "d_model")
+    assert cell["layer"].to_numpy().tolist() == [-1, 0, 2]
+    assert list(cell["window"].to_numpy()) == ["all", "no-first"]
+    assert list(cell["text_id"].to_numpy()[:2]) == ["happy/000/0", "happy/000/1"]
+    assert (cell["token_count"].to_numpy() == 7).all()
+    plain = xr.open_zarr(folder, consolidated=False)
+    assert plain.attrs["who"] == "test"
+    array = zarr.open_array(folder / "residual_mean", mode="r")
+    assert array.chunks == (4, 1, 1, 8)
+    assert array.shards == (4, 2, 3, 8)
+    assert np.isnan(array.fill_value)
+
+
+def test_a_missing_or_empty_shard_is_not_read_as_numbers(
+    small_store: tuple[Path, np.ndarray],
+) -> None:
+    folder, values = small_store
+    for shard in range(3):
+        write_shard(folder, shard, block_of(values, shard_span(folder, shard)))
+    file = folder / "residual_mean" / "c" / "1" / "0" / "0" / "0"
+    file.write_bytes(b"")
+    assert missing_shards(folder) == [1]
+    with pytest.raises(FileNotFoundError, match="1 of 3 shards are missing"):
+        open_residuals(folder)
+
+
+def test_a_flipped_bit_raises(small_store: tuple[Path, np.ndarray]) -> None:
+    folder, values = small_store
+    for shard in range(3):
+        write_shard(folder, shard, block_of(values, shard_span(folder, shard)))
+    file = folder / "residual_mean" / "c" / "0" / "0" / "0" / "0"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 3] ^= 1
+    file.write_bytes(bytes(raw))
+    with pytest.raises(Exception, match=r"(?i)checksum|corrupt|decompress|zstd"):
+        open_residuals(folder)["residual_mean"].to_numpy()
+
+
+def test_a_shard_written_twice_is_the_same_file(small_store: tuple[Path, np.ndarray]) -> None:
+    folder, values = small_store
+    file = folder / "residual_mean" / "c" / "0" / "0" / "0" / "0"
+    write_shard(folder, 0, block_of(values, range(4)))
+    first = file.read_bytes()
+    write_shard(folder, 0, block_of(values, range(4)))
+    assert file.read_bytes() == first
+    with pytest.raises(ValueError, match="holds 2 texts, not 4"):
+        write_shard(folder, 2, block_of(values, range(4)))
