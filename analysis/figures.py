@@ -21,7 +21,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy import ndarray
 from numpy.typing import ArrayLike
@@ -119,10 +118,7 @@ def cka_grids(cells: list[CellResults], contrast: str) -> Figure:
             _heat_map(ax, grid, SIMILARITY, scale, first=ax is row[0])
             ax.set_title(f"{_name(cell)}\n{window}, min {decimal(_least(grid))}")
             ax.set_xlabel("layer" if cell is cells[-1] else "")
-    bar = figure.colorbar(
-        ScalarMappable(scale, SIMILARITY), ax=axes, shrink=0.9 / len(cells), pad=0.02
-    )
-    bar.set_label("linear CKA")
+    _colour_bar(figure, axes, SIMILARITY, scale, "linear CKA")
     _settle(figure, f"Similarity of layers; contrast {contrast}")
     return figure
 
@@ -159,8 +155,7 @@ def valence_direction_cosines(
             below.tick_params(labelleft=ax is row[0])
             if ax is row[0]:
                 below.set_ylabel("cosine with\nnext layer")
-    bar = figure.colorbar(ScalarMappable(scale, SIGNED), ax=axes, shrink=0.9 / len(cells), pad=0.02)
-    bar.set_label("cosine of valence directions")
+    _colour_bar(figure, axes, SIGNED, scale, "cosine of valence directions")
     used = GEOMETRY.get(contrast, contrast)
     _settle(figure, f"Valence directions over layers; window {window}, contrast {used}, {norms}")
     return figure
@@ -186,14 +181,14 @@ def pca_maps(
     n_columns = 1 if len(cells) == 1 else 2
     n_rows = -(-len(cells) // n_columns)
     figure = Figure(figsize=(0.9 + 5.6 * n_columns, 0.5 + 4.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
     ratings = [c.results["rating"].sel(norms=norms, axis="valence").to_numpy() for c in cells]
     rated = np.concatenate(ratings)
     rated = rated[np.isfinite(rated)]
     scale = colors.Normalize(*((rated.min(), rated.max()) if len(rated) else (None, None)))
     best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])["layer"]
     found = []
-    for ax, cell, rating_E in zip(axes, cells, ratings, strict=False):
+    for ax, cell, rating_E in zip(axes.flat, cells, ratings, strict=False):
         layer = best.get((cell.model, cell.corpus, window, contrast, norms))
         if layer is None:
             ax.set_title(f"{_name(cell)}\nno layer has an r with valence")
@@ -209,12 +204,10 @@ def pca_maps(
         for axis, share in zip((ax.xaxis, ax.yaxis), point["explained_variance"], strict=True):
             name = f"PC{int(share['component'])}"
             axis.set_label_text(f"{name} ({100 * float(share):.0f} % of variance)")
-    for ax in axes[len(cells) :]:
-        ax.remove()
+    for ax in axes.flat[len(cells) :]:
+        ax.set_axis_off()
     if found:
-        mappable = ScalarMappable(scale, SIGNED)
-        bar = figure.colorbar(mappable, ax=axes, shrink=0.8 / n_rows, pad=0.015, aspect=25)
-        bar.set_label(f"valence rating ({norms})")
+        _colour_bar(figure, axes, SIGNED, scale, f"valence rating ({norms})")
         figure.legend(handles=_map_legend(), ncols=3, loc="outside lower left")
     what = "Emotions at the layer where PC1 follows valence best"
     _settle(figure, f"{what}; window {window}, contrast {contrast}")
@@ -272,14 +265,24 @@ def _settle(figure: Figure, title: str) -> None:
     figure.set_layout_engine("none")
 
 
+def _colour_bar(
+    figure: Figure, axes: ndarray, cmap: str, scale: colors.Normalize, label: str
+) -> None:
+    """Add one colour bar, as tall as one row of panels, for a grid of axes."""
+    mappable = ScalarMappable(scale, cmap)
+    figure.colorbar(mappable, ax=axes, shrink=0.9 / len(axes), pad=0.02, label=label)
+
+
 def _colour(i: int) -> tuple[float, float, float]:
-    """Return the i-th colour of the palette; once it is used up, the same in a darker shade."""
+    """Return the i-th colour of the palette; once it is used up, the same in a paler shade."""
     palette = rcParams["axes.prop_cycle"].by_key()["color"]
-    return _darker(palette[i % len(palette)], 0.55 ** (i // len(palette)))
+    return _mixed(palette[i % len(palette)], "white", 1 - 0.6 ** (i // len(palette)))
 
 
-def _darker(colour: Any, keep: float = 0.75) -> tuple[float, float, float]:
-    red, green, blue = (keep * part for part in colors.to_rgb(colour))
+def _mixed(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
+    """Return a colour with a share of another one."""
+    both = zip(colors.to_rgb(colour), colors.to_rgb(other), strict=True)
+    red, green, blue = (a + share * (b - a) for a, b in both)
     return red, green, blue
 
 
@@ -300,7 +303,8 @@ def _span(numbers: Iterable[int]) -> str:
 
 
 def _least(values: ArrayLike) -> float:
-    finite = np.asarray(values)[np.isfinite(values)]
+    numbers = np.asarray(values)
+    finite = numbers[np.isfinite(numbers)]
     return float(finite.min()) if finite.size else float("nan")
 
 
@@ -316,7 +320,7 @@ def _trajectory(
         ax.plot(x[at], y[at], marker, color=colour, markerfacecolor=face)
     for baseline in cell.loc[cell["layer"] == -1, f"{rating}_r"].dropna():
         ax.axhline(baseline, color=colour, linestyle=":", linewidth=0.8)
-    return Curve(x, y, [int(i) for i in blocks["layer"]], _darker(colour), marker)
+    return Curve(x, y, [int(i) for i in blocks["layer"]], _mixed(colour, "black", 0.25), marker)
 
 
 def _entry(label: str, **look: Any) -> Line2D:
@@ -357,18 +361,17 @@ def _blocks(grid: xr.DataArray) -> xr.DataArray:
 
 def _heat_map(
     ax: Axes, grid: xr.DataArray, cmap: str, scale: colors.Normalize, first: bool
-) -> AxesImage:
+) -> None:
     """Draw a layer by layer grid; missing values show the hatched ground."""
     layers = grid["layer"].to_numpy()
     ax.patch.set(hatch="////", edgecolor="0.6")
-    image = ax.imshow(grid.to_numpy(), cmap=cmap, norm=scale)
+    ax.imshow(grid.to_numpy(), cmap=cmap, norm=scale)
     step = next(s for s in (1, 2, 5, 10, 20, 50, len(layers)) if len(layers) <= 7 * s)
     at = np.arange(0, len(layers), step)
     ax.set_xticks(at, [str(layers[i]) for i in at])
     ax.set_yticks(at, [str(layers[i]) for i in at])
     ax.tick_params(labelleft=first)
     ax.set_ylabel("layer" if first else "")
-    return image
 
 
 def _emotion_map(
@@ -381,19 +384,10 @@ def _emotion_map(
     for at in (ax.axhline, ax.axvline):
         at(0, color="0.85", linewidth=0.6, zorder=0)
     middle = (cast(float, scale.vmin) + cast(float, scale.vmax)) / 2
-    groups = {"^": rating_E >= middle, "v": rating_E < middle}
-    for marker, some in groups.items():
-        ax.scatter(
-            score_EX[some, 0],
-            score_EX[some, 1],
-            c=rating_E[some],
-            cmap=SIGNED,
-            norm=scale,
-            marker=marker,
-            s=20,
-            edgecolors="0.3",
-            linewidths=0.4,
-        )
+    look: dict[str, Any] = {"cmap": SIGNED, "norm": scale, "edgecolors": "0.3", "linewidths": 0.4}
+    for marker, some in {"^": rating_E >= middle, "v": rating_E < middle}.items():
+        x, y = score_EX[some].T
+        ax.scatter(x, y, s=20, c=rating_E[some], marker=marker, **look)
     x, y = score_EX[np.isnan(rating_E)].T
     ax.scatter(x, y, s=12, facecolors="none", edgecolors="0.6")
     ax.margins(0.07)

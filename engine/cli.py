@@ -169,7 +169,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; every error a person can mend is one line, without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -196,7 +197,7 @@ def _exit_code(error: Exception) -> int | None:
     from engine.models import ModelUnavailable
     from store.lock import RunLocked
 
-    return 1 if isinstance(error, RunLocked | ModelUnavailable) else None
+    return 1 if isinstance(error, RunLocked | ModelUnavailable | OSError) else None
 
 
 def _die(message: str, code: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from engine.models import ModelShape, model_identity, model_shape, require_layers
 from manifests.errors import InputError, Problem
 from manifests.resolve import Cell, Study, check_analysable
-from store.corpus import Text, corpus_size
+from store.corpus import Text, corpus_identity, corpus_size
 from store.exchange import read_texts
 from store.fingerprint import file_digest, fingerprint
 from store.journal import journal_fingerprint, read_journal
@@ -226,12 +226,13 @@ class Plan:
                 inputs = None
                 break
             inputs[dependency] = status.record.identity
-        current = (
+        if (
             record is not None
+            and done == total
             and record.fingerprint == stage.fingerprint
-            and inputs == record.inputs
-        )
-        if current and done == total:
+            and record.inputs == inputs
+            and (inputs or record.identity == corpus_identity(layout.stories(stage.name)))
+        ):
             return Status(stage, State.DONE, done, total, unit, size, record)
         if stage.kind in ("generate", "extract") and done and self._counts(stage, layout, inputs):
             return Status(stage, State.PARTIAL, done, total, unit, size, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,23 +53,18 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     Raises:
         ValueError: a model without a chat template, or a context that is too short.
     """
-    desks: dict[str, Desk] = {}
-    waiting: deque[tuple[Desk, Request]] = deque()
-    for corpus in job["corpora"]:
-        demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
-        journal = Path(corpus["journal"])
-        waiting += [(corpus["name"], r) for r in demand.replay(read_journal(journal))]
-        desks[corpus["name"]] = Desk(
-            corpus["name"], demand, Journal(journal, corpus["fingerprint"])
-        )
-    waiting = deque((desks[name], request) for name, request in waiting)
+    desks = {c["name"]: _desk(c) for c in job["corpora"]}
+    waiting = deque(
+        (desks[corpus["name"]], request)
+        for corpus in job["corpora"]
+        for request in desks[corpus["name"]].demand.replay(read_journal(Path(corpus["journal"])))
+    )
     started = time.monotonic()
-    try:
+    with ExitStack() as journals:
+        for desk in desks.values():
+            journals.enter_context(desk.journal)
         if waiting:
             _stream(job["model"], waiting, on_event)
-    finally:
-        for desk in desks.values():
-            desk.journal.__exit__(None, None, None)
     return {
         name: {
             "output_tokens": desk.output_tokens,
@@ -78,6 +74,11 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         }
         for name, desk in desks.items()
     }
+
+
+def _desk(corpus: dict[str, Any]) -> Desk:
+    demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
+    return Desk(corpus["name"], demand, Journal(Path(corpus["journal"]), corpus["fingerprint"]))
 
 
 def writing_to_json(writing: Writing) -> dict[str, Any]:

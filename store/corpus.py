@@ -101,6 +101,11 @@ def corpus_size(file: Path) -> int | None:
     return int(pq.read_metadata(file).num_rows) if file.is_file() else None
 
 
+def corpus_identity(file: Path) -> str | None:
+    """Return the identity of a sealed corpus, or None where there is none."""
+    return _identity(pq.read_schema(file)) if file.is_file() else None
+
+
 def content_identity(texts: Iterable[Text]) -> str:
     """Return the sha256 over all rows."""
     digest = hashlib.sha256()

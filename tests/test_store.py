@@ -93,7 +93,10 @@ def test_what_is_no_corpus_cannot_be_sealed(tmp_path: Path, rows: list[Text]) ->
     ("line", "expected"),
     [
         ('{"emotion": "sad"', "s.jsonl:2: not valid JSON"),
-        ('{"emotion": "sad", "topic": "t", "stories": ["", "x"]}', "s.jsonl:2: stories.0: an empty"),
+        (
+            '{"emotion": "sad", "topic": "t", "stories": ["", "x"]}',
+            "s.jsonl:2: stories.0: an empty",
+        ),
         ('{"emotion": "sad", "topic": "t", "stories": []}', "s.jsonl:2: stories: expected a list"),
         ('{"topic": "t", "stories": ["x"]}', "s.jsonl:2: emotion: expected text, got None"),
         ('{"emotion": "sad", "topic": "t", "stories": [3]}', "s.jsonl:2: stories.0: expected text"),

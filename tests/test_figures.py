@@ -1,0 +1,378 @@
+"""Figures, checked as data: what is drawn equals what the tables and results say."""
+
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.figures import (
+    STYLE,
+    cka_grids,
+    draw_all,
+    pca_maps,
+    save_figures,
+    trajectories,
+    valence_direction_cosines,
+)
+from analysis.labels import place_labels
+from analysis.tables import CellResults, geometry_table, peaks
+
+WINDOWS = ("all", "no-first")
+N_LAYERS, D_MODEL, N_EMOTIONS = 6, 24, 14
+CONTRAST, NORMS = "neutral-pca", "made-up"
+NAN_LAYER = 3
+
+
+def make_cell(model: str, corpus: str, seed: int, n_emotions: int = N_EMOTIONS) -> CellResults:
+    """Analyse made-up stories whose vectors carry a valence that grows up to layer 4."""
+    rng = np.random.default_rng(seed)
+    emotions = [f"emotion-{i}" for i in range(n_emotions)]
+    rating_EX = rng.uniform(1, 9, (n_emotions, 2))
+    rating_EX[-2:] = np.nan
+    labels = [e for e in emotions for _ in range(2)] + [""] * 8
+    layers = list(range(-1, N_LAYERS))
+    data = rng.normal(size=(len(labels), len(WINDOWS), len(layers), D_MODEL)).astype(np.float32)
+    valence = np.nan_to_num(np.repeat(rating_EX[:, 0] - 5, 2))
+    for at, layer in enumerate(layers):
+        data[: len(valence), :, at, 0] += valence[:, None] * max(0, 4 - abs(layer - 4))
+    cell = xr.Dataset(
+        {"residual_mean": (("text", "window", "layer", "d_model"), data)},
+        coords={"emotion": ("text", labels), "window": list(WINDOWS), "layer": layers},
+    )
+    settings = Settings((CONTRAST, "mean-centered"), 0.5, {NORMS: rating_EX})
+    layer_results = {
+        (window, layer): analyse_layer(cell, window, layer, settings)
+        for window in WINDOWS
+        for layer in layers
+    }
+    return CellResults(model, corpus, join_layers(layer_results, emotions, N_LAYERS, settings), "f")
+
+
+def with_gap(cell: CellResults) -> CellResults:
+    """Take one layer's values away."""
+    results = cell.results.copy(deep=True)
+    for name in ("r", "p", "cka", "direction_cosine"):
+        results[name].loc[{"layer": NAN_LAYER}] = np.nan
+    for name in ("cka", "direction_cosine"):
+        results[name].loc[{"layer_b": NAN_LAYER}] = np.nan
+    return dataclasses.replace(cell, results=results)
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[CellResults]:
+    return [
+        make_cell("small", "stories", 1),
+        with_gap(make_cell("small", "tales", 2)),
+        make_cell("large", "stories", 3),
+    ]
+
+
+@pytest.fixture(scope="module")
+def geometry(cells):
+    return geometry_table(cells)
+
+
+@pytest.fixture(scope="module")
+def one_window(cells) -> CellResults:
+    """Give a cell with one window, opened lazily as a store gives it."""
+    return dataclasses.replace(cells[0], results=cells[0].results.sel(window=["all"]).chunk())
+
+
+@pytest.fixture(scope="module")
+def curves(geometry) -> Figure:
+    return trajectories(geometry, CONTRAST, NORMS)
+
+
+def panel(figure: Figure, title: str):
+    found = [ax for ax in figure.axes if title in ax.get_title(loc="left")]
+    assert found, [ax.get_title(loc="left") for ax in figure.axes]
+    return found[0]
+
+
+def notes(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts if isinstance(text, Annotation)]
+
+
+def label_boxes(figure: Figure, ax) -> list[Bbox]:
+    renderer = figure.canvas.get_renderer()
+    for text in ax.texts:
+        text.update_positions(renderer)
+    return [Text.get_window_extent(text, renderer) for text in ax.texts]
+
+
+def overlapping(boxes: list[Bbox]) -> list[tuple[Bbox, Bbox]]:
+    """Pairs of boxes that share more than the quarter of a pixel that rounding explains."""
+    small = [Bbox.from_extents(b.x0 + 0.25, b.y0 + 0.25, b.x1 - 0.25, b.y1 - 0.25) for b in boxes]
+    return [(a, b) for a, b in itertools.combinations(small, 2) if a.overlaps(b)]
+
+
+def lines_with_points(ax, n: int) -> list[np.ndarray]:
+    lines = [line for line in ax.get_lines() if line.get_linestyle() != "None"]
+    return [np.asarray(line.get_ydata()) for line in lines if len(line.get_ydata()) == n]
+
+
+@pytest.mark.parametrize(("column", "rating"), [(0, "valence"), (1, "arousal")])
+@pytest.mark.parametrize("row", [0, 1])
+def test_curves_equal_the_table(curves, geometry, row, column, rating):
+    ax = curves.axes[2 * row + column]
+    table = geometry[
+        (geometry["window"] == WINDOWS[row])
+        & (geometry["contrast"] == CONTRAST)
+        & (geometry["layer"] >= 0)
+    ]
+    expected = [g[f"{rating}_r"] for _, g in table.groupby(["model", "corpus"], sort=False)]
+    for y, values in zip(lines_with_points(ax, N_LAYERS), expected, strict=True):
+        np.testing.assert_array_equal(y, values)
+    assert rating in ax.get_ylabel()
+    assert f"n = {N_EMOTIONS - 2}" in ax.get_ylabel()
+
+
+def test_missing_layer_is_a_gap_in_the_curve(curves):
+    gaps = [np.flatnonzero(np.isnan(y)).tolist() for y in lines_with_points(curves.axes[0], 6)]
+    assert gaps == [[], [NAN_LAYER], []]
+
+
+def test_filled_markers_are_the_significant_layers(curves, geometry):
+    table = geometry[
+        (geometry["window"] == WINDOWS[0])
+        & (geometry["contrast"] == CONTRAST)
+        & (geometry["layer"] >= 0)
+        & geometry["valence_p"].notna()
+    ]
+    marks = [
+        line
+        for line in curves.axes[0].get_lines()
+        if line.get_linestyle() == "None" and line.get_markersize() < 5
+    ]
+    n_hollow = sum(
+        int(np.isfinite(m.get_ydata()).sum()) for m in marks if m.get_markerfacecolor() == "white"
+    )
+    n_filled = sum(
+        int(np.isfinite(m.get_ydata()).sum()) for m in marks if m.get_markerfacecolor() != "white"
+    )
+    assert n_filled == (table["valence_p"] < 0.05).sum() > 0
+    assert n_hollow == (table["valence_p"] >= 0.05).sum() > 0
+
+
+def test_peaks_are_annotated_with_layer_and_r(curves, geometry):
+    best = peaks(geometry)
+    for row, window in enumerate(WINDOWS):
+        rows = best[(best["window"] == window) & (best["contrast"] == CONTRAST)]
+        expected = [
+            f"layer {layer}: {f'{r:.2f}'.removeprefix('0')}"
+            for layer, r in zip(rows["layer"], rows["valence_r"], strict=True)
+        ]
+        found = notes(curves.axes[2 * row])
+        assert len(found) == len(expected)
+        assert all(text.endswith(e) for text, e in zip(found, expected, strict=True))
+
+
+def test_peak_labels_do_not_overlap(curves):
+    for ax in curves.axes:
+        boxes = label_boxes(curves, ax)
+        assert len(boxes) == 3
+        assert not overlapping(boxes)
+
+
+def test_embedding_output_is_a_dotted_baseline(curves, geometry):
+    baseline = geometry[
+        (geometry["window"] == WINDOWS[0])
+        & (geometry["contrast"] == CONTRAST)
+        & (geometry["layer"] == -1)
+    ]
+    dotted = [line for line in curves.axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert [line.get_ydata()[0] for line in dotted] == baseline["valence_r"].tolist()
+
+
+def test_a_model_keeps_its_colour_and_a_corpus_its_line_style(curves):
+    for ax in curves.axes:
+        lines = [x for x in ax.get_lines() if len(x.get_ydata()) == N_LAYERS]
+        small_stories, small_tales, large_stories = (
+            x for x in lines if x.get_linestyle() != "None"
+        )
+        assert small_stories.get_color() == small_tales.get_color() != large_stories.get_color()
+        assert small_stories.get_linestyle() == large_stories.get_linestyle()
+        assert small_stories.get_linestyle() != small_tales.get_linestyle()
+
+
+def test_unknown_contrast_is_refused(geometry):
+    with pytest.raises(ValueError, match="no row for contrast 'both'"):
+        trajectories(geometry, "both", NORMS)
+
+
+def test_heat_maps_equal_cka(cells):
+    figure = cka_grids(cells, CONTRAST)
+    for i, cell in enumerate(cells):
+        for j, window in enumerate(WINDOWS):
+            ax = figure.axes[i * len(WINDOWS) + j]
+            grid = cell.results["cka"].sel(contrast=CONTRAST, window=window)
+            expected = grid.sel(layer=slice(0, None), layer_b=slice(0, None)).to_numpy()
+            image = ax.get_images()[0].get_array()
+            np.testing.assert_array_equal(image.filled(np.nan), expected)
+            assert (image.mask == np.isnan(expected)).all()
+            assert ax.get_images()[0].get_clim() == (0, 1)
+            title = ax.get_title(loc="left")
+            assert title.startswith(f"{cell.model}@{cell.corpus}\n{window}, min ")
+            assert title.endswith(f"{np.nanmin(expected):.2f}".removeprefix("0"))
+
+
+def test_direction_maps_and_stability_equal_the_cosines(cells):
+    figure = valence_direction_cosines(cells, CONTRAST, NORMS, "no-first")
+    where = {"contrast": CONTRAST, "norms": NORMS, "window": "no-first"}
+    for i, cell in enumerate(cells):
+        for j, estimator in enumerate(cell.results["estimator"].to_numpy()):
+            ax = figure.axes[i * 3 + j]
+            grid = cell.results["direction_cosine"].sel(where | {"estimator": estimator})
+            expected = grid.sel(layer=slice(0, None), layer_b=slice(0, None)).to_numpy()
+            image = ax.get_images()[0]
+            np.testing.assert_array_equal(image.get_array().filled(np.nan), expected)
+            assert image.get_clim() == (-1, 1)
+            below = ax.child_axes[0]
+            (step,) = lines_with_points(below, N_LAYERS - 1)
+            np.testing.assert_array_equal(step, np.diagonal(expected, 1))
+            assert below.get_ylim()[0] <= np.nanmin(step)
+    assert np.isnan(lines_with_points(figure.axes[3].child_axes[0], 5)[0]).tolist() == [
+        *(False, False, True, True, False)
+    ]
+
+
+def test_maps_show_every_emotion_at_the_peak_layer_with_components_flipped(cells, geometry):
+    figure = pca_maps(cells, geometry, CONTRAST, NORMS, "all")
+    best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])
+    for cell in cells:
+        ax = panel(figure, f"{cell.model}@{cell.corpus}")
+        layer = best.loc[(cell.model, cell.corpus, "all", CONTRAST, NORMS), "layer"]
+        assert f"layer {layer};" in ax.get_title(loc="left")
+        assert sorted(notes(ax)) == sorted(f"emotion-{i}" for i in range(N_EMOTIONS))
+        point = cell.results.sel(window="all", contrast=CONTRAST, layer=layer)
+        rating_E = point["rating"].sel(norms=NORMS, axis="valence").to_numpy()
+        place = {t.get_text(): t.xy for t in ax.texts}
+        xy_EX = np.array([place[str(e)] for e in point["emotion"].to_numpy()])
+        np.testing.assert_allclose(abs(xy_EX), abs(point["score"].to_numpy().T))
+        rated = np.isfinite(rating_E)
+        r = np.corrcoef(xy_EX[rated, 0], rating_E[rated])[0, 1]
+        assert r == pytest.approx(abs(float(point["r"].sel(norms=NORMS, component=1))))
+        variance = 100 * float(point["explained_variance"].sel(component=1))
+        assert ax.get_xlabel() == f"PC1 ({variance:.0f} % of variance)"
+        up, down, unrated = ax.collections
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([up.get_array(), down.get_array()])), np.sort(rating_E[rated])
+        )
+        assert len(unrated.get_offsets()) == 2
+
+
+def test_many_emotions_get_labels_that_do_not_overlap():
+    cell = make_cell("small", "stories", 4, n_emotions=150)
+    figure = pca_maps([cell], geometry_table([cell]), CONTRAST, NORMS, "no-first")
+    ax = figure.axes[0]
+    boxes = label_boxes(figure, ax)
+    assert 40 < len(boxes) < 150
+    assert not overlapping(boxes)
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+
+
+def test_cell_without_any_correlation_says_so(cells):
+    results = cells[0].results.copy(deep=True)
+    results["r"][:] = np.nan
+    blank = dataclasses.replace(cells[0], results=results)
+    figure = pca_maps([blank], geometry_table([blank]), CONTRAST, NORMS, "all")
+    assert "no layer has an r with valence" in figure.axes[0].get_title(loc="left")
+
+
+@pytest.fixture(scope="module")
+def one_window_drawn(one_window) -> dict[str, Figure]:
+    return draw_all([one_window], geometry_table([one_window]))
+
+
+def test_draw_all_takes_the_preferred_window_or_the_first(cells, one_window_drawn):
+    drawn = draw_all(cells[:1], geometry_table(cells[:1]))
+    assert list(drawn) == ["trajectories", "cka", "valence_directions", "pca_map"]
+    assert "window no-first" in drawn["pca_map"].get_suptitle()
+    assert "window all" in one_window_drawn["pca_map"].get_suptitle()
+    assert "window all" in one_window_drawn["valence_directions"].get_suptitle()
+
+
+def test_nothing_to_draw_is_refused(geometry):
+    with pytest.raises(ValueError, match="no cell to draw"):
+        draw_all([], geometry)
+
+
+def test_saved_files_are_whole_and_the_same_twice(one_window, one_window_drawn, tmp_path):
+    drawn, again = one_window_drawn, draw_all([one_window], geometry_table([one_window]))
+    names = {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    first = save_figures(tmp_path / "first", drawn)
+    second = save_figures(tmp_path / "second", again)
+    for folder in ("first", "second"):
+        assert {file.name for file in (tmp_path / folder).iterdir()} == names
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    for file in first:
+        content = file.read_bytes()
+        assert content.startswith(b"\x89PNG" if file.suffix == ".png" else b"%PDF")
+        assert b"/Type3" not in content
+
+
+def test_drawing_changes_no_global_setting_and_may_run_in_threads(geometry):
+    before = dict(matplotlib.rcParams)
+    made = []
+    threads = [
+        threading.Thread(target=lambda: made.append(trajectories(geometry, CONTRAST, NORMS)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_nothing_imports_pyplot_and_analysis_imports_no_matplotlib():
+    code = (
+        "import sys, analysis, analysis.tables, analysis.cell;"
+        "assert 'matplotlib' not in sys.modules;"
+        "import analysis.figures; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+
+
+def test_fonts_are_embedded_and_editable():
+    settings = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+    assert settings["pdf.fonttype"] == settings["ps.fonttype"] == 42
+
+
+def test_labels_avoid_marks_and_the_edge():
+    anchors = np.array([[5.0, 50.0], [50.0, 50.0], [95.0, 50.0]])
+    sizes = np.tile([20.0, 8.0], (3, 1))
+    wall = [55.0, 30.0, 68.0, 90.0]
+    marks = np.vstack([np.hstack([anchors - 2, anchors + 2]), wall])
+    corners = place_labels(anchors, sizes, (0, 0, 100, 100), marks, (3.0, 5.0))
+    for low, high in zip(corners, corners + sizes, strict=True):
+        assert (low >= 0).all()
+        assert (high <= 100).all()
+        covered = np.minimum(high, marks[:, 2:]) - np.maximum(low, marks[:, :2])
+        assert (covered <= 0).any(axis=1).all()
+    np.testing.assert_allclose(corners[0], [8, 46], err_msg="right of its anchor, where it is free")
+
+
+def test_label_without_a_free_place_is_left_out_unless_all_are_wanted():
+    anchor, size = np.array([[50.0, 50.0]]), np.array([[20.0, 8.0]])
+    everywhere = np.array([[0.0, 0.0, 100.0, 100.0]])
+    bounds = (0.0, 0.0, 100.0, 100.0)
+    assert np.isnan(place_labels(anchor, size, bounds, everywhere, (3.0,))).all()
+    kept = place_labels(anchor, size, bounds, everywhere, (3.0,), keep_all=True)
+    assert np.isfinite(kept).all()

@@ -1,0 +1,359 @@
+"""Whole runs of the real program on a tiny random model and an imported corpus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from store import Layout, open_analysis, open_cell
+from tests.tiny import EMOTIONS, write_corpus_files, write_manifest
+
+EMOVEC = [sys.executable, "-m", "engine.cli"]
+ROOT = Path(__file__).parents[1]
+
+
+def emovec(*arguments: str | Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*EMOVEC, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, timeout=600
+    )
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def states(manifest: Path, root: Path) -> dict[str, str]:
+    answer = json.loads(emovec("status", manifest, "--root", root, "--json").stdout)
+    return {row["stage"]: row["state"] for row in answer["stages"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, Path, str]:
+    """A finished run: (manifest, root, what it printed)."""
+    folder = tmp_path_factory.mktemp("study")
+    manifest = write_manifest(folder, tiny_model)
+    done = emovec("run", manifest, "--root", folder / "runs")
+    return manifest, folder / "runs", done.stdout
+
+
+def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> None:
+    _, root, printed = finished
+    layout = Layout(root, "study")
+    for table in ("geometry", "cka", "valence_directions"):
+        assert (layout.tables / f"{table}.csv").stat().st_size > 0
+    pictures = sorted(layout.figures.glob("*.png"))
+    assert len(pictures) == 4
+    assert all(picture.name in printed for picture in pictures)
+    resolved = yaml.safe_load(layout.manifest.read_text())
+    assert resolved["extraction"]["batch_tokens"] == 2048
+    assert set(resolved["resolved"]["fingerprints"]) >= {"import:own", "extract:tiny@own"}
+    assert "torch" in resolved["resolved"]["versions"]
+    assert "tiny@own" in printed
+    geometry = pd.read_csv(layout.tables / "geometry.csv")
+    assert len(geometry) == 3 * 2 * 4
+    assert (geometry["n_emotions"] == len(EMOTIONS)).all()
+
+
+def test_tables_equal_an_independent_computation_from_the_stored_arrays(
+    finished: tuple[Path, Path, str],
+) -> None:
+    from scipy import stats
+
+    from manifests import load_study
+
+    manifest, root, _ = finished
+    cell = open_cell(root / "study", "tiny@own").load()
+    ratings = load_study(manifest).norms[0].rate(EMOTIONS)
+    labels = cell["emotion"].to_numpy()
+    table = pd.read_csv(root / "study" / "tables" / "geometry.csv")
+    for row in table.to_dict("records"):
+        x = cell["residual_mean"].sel(window=row["window"], layer=row["layer"]).to_numpy()
+        x = x.astype(np.float64)
+        u = np.stack([x[labels == e].mean(0) for e in EMOTIONS])
+        if row["contrast"] == "neutral-pca":
+            neutral = x[labels == ""] - x[labels == ""].mean(0)
+            _, s, vt = np.linalg.svd(neutral)
+            k = int(np.argmax(np.cumsum(s**2) / np.sum(s**2) >= 0.5)) + 1
+            assert k == row["n_neutral_components"]
+            u = u - u @ vt[:k].T @ vt[:k]
+        left, singular, _ = np.linalg.svd(u - u.mean(0), full_matrices=False)
+        for axis, column in (("valence", 0), ("arousal", 1)):
+            want = stats.pearsonr(left[:, column] * singular[column], ratings[:, column])
+            assert row[f"{axis}_r"] == pytest.approx(abs(want.statistic), abs=1e-6)
+            assert row[f"{axis}_p"] == pytest.approx(want.pvalue, abs=1e-6)
+
+
+def test_residuals_equal_plain_hugging_face(
+    finished: tuple[Path, Path, str], tiny_model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    from store.corpus import read_corpus
+    from tests.test_reading import LAYERS, hugging_face_means, relative_error
+
+    _, root, _ = finished
+    layout = Layout(root, "study")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    texts = read_corpus(layout.stories("own")).texts
+    ids = [tokenizer(text.text)["input_ids"][:256] for text in texts]
+    cell = open_cell(layout.run, "tiny@own").load()
+    assert cell["text_id"].to_numpy().tolist() == [text.text_id for text in texts]
+    assert cell["token_count"].sel(window="all").to_numpy().tolist() == [len(i) for i in ids]
+    want = hugging_face_means(tiny_model, ids, LAYERS)
+    got = cell["residual_mean"].to_numpy()
+    assert relative_error(got, want) < 1e-5
+    assert relative_error(got, want, leave_out=3) < 1e-5
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: tuple[Path, Path, str]) -> None:
+    manifest, root, _ = finished
+    before = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
+    done = emovec("run", manifest, "--root", root)
+    assert "nothing to do: all 5 stages are up to date" in done.stdout
+    after = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"analysis": {"norms": ["glasgow"], "contrasts": ["mean-centered"]}},
+         {"analyze", "tables", "figures"}),
+        ({"analysis": {"norms": ["glasgow"], "neutral_variance": 0.7}},
+         {"analyze", "tables", "figures"}),
+        ({"extraction": {"max_tokens": 100}}, {"extract", "analyze", "tables", "figures"}),
+        ({"extraction": {"max_tokens": 256, "windows": ["all"]}},
+         {"extract", "analyze", "tables", "figures"}),
+        ({"models": {"tiny": {"path": "MODEL", "dtype": "float16"}}}, set()),
+    ],
+)  # fmt: skip
+def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
+    finished: tuple[Path, Path, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    change: dict[str, Any],
+    redone: set[str],
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(root, tmp_path / "runs")
+    for name in ("stories.jsonl", "neutral.txt"):
+        shutil.copy(manifest.parent / name, tmp_path / name)
+    change = json.loads(json.dumps(change).replace("MODEL", str(tiny_model)))
+    changed = write_manifest(tmp_path, tiny_model, **change)
+    found = states(changed, tmp_path / "runs")
+    assert {key.split(":")[0] for key, state in found.items() if state != "done"} == redone
+
+
+def test_another_text_in_the_corpus_is_read_again(
+    finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(root, tmp_path / "runs")
+    shutil.copy(manifest.parent / "neutral.txt", tmp_path / "neutral.txt")
+    text = (manifest.parent / "stories.jsonl").read_text()
+    (tmp_path / "stories.jsonl").write_text(text.replace("walked", "ran", 1))
+    changed = write_manifest(tmp_path, tiny_model)
+    assert set(states(changed, tmp_path / "runs").values()) == {"stale"}
+
+
+@pytest.mark.parametrize("lost", ["residuals shard", "table", "figure", "analysis"])
+def test_a_lost_output_is_made_again_and_is_the_same(
+    finished: tuple[Path, Path, str], tmp_path: Path, lost: str
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(manifest.parent, tmp_path / "copy", dirs_exist_ok=True)
+    manifest, root = tmp_path / "copy" / manifest.name, tmp_path / "copy" / "runs"
+    layout = Layout(root, "study")
+    target = {
+        "residuals shard": layout.residuals("tiny@own") / "residual_mean/c/0/0/0/0",
+        "table": layout.tables / "geometry.csv",
+        "figure": layout.figures / "cka.pdf",
+        "analysis": layout.analysis("tiny@own") / "zarr.json",
+    }[lost]
+    before = target.read_bytes()
+    target.unlink()
+    emovec("run", manifest, "--root", root)
+    assert target.read_bytes() == before
+    assert set(states(manifest, root).values()) == {"done"}
+
+
+BAD = [
+    (lambda m: m.update(nmae="x"), "study.yaml:"),
+    (lambda m: m["models"].update(other={"path": "missing"}), "models.other.path"),
+    (lambda m: m["corpora"]["own"]["import"].update(stories="no.jsonl"), "no such file"),
+    (lambda m: m.update(cells=["tiny@none"]), "cells.0"),
+    (lambda m: m["extraction"].update(layers=[7]), "has layers 0 to 2, not 7"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), BAD)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    tiny_model: Path, tmp_path: Path, spoil: Any, expected: str
+) -> None:
+    manifest = write_manifest(tmp_path, tiny_model)
+    data = yaml.safe_load(manifest.read_text())
+    spoil(data)
+    manifest.write_text(yaml.safe_dump(data, sort_keys=False))
+    done = emovec("run", manifest, "--root", tmp_path / "runs", check=2)
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_broken_corpus_is_refused_before_anything_is_written(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    write_corpus_files(tmp_path)
+    with (tmp_path / "stories.jsonl").open("a") as stream:
+        stream.write('{"emotion": "sad", "topic": "t", "stories": ["fine", "  "]}\n{oops\n')
+    manifest = write_manifest(tmp_path, tiny_model)
+    done = emovec("run", manifest, "--root", tmp_path / "runs", check=2)
+    first, second = done.stderr.strip().splitlines()
+    assert "stories.jsonl:7: stories.1: an empty story" in first
+    assert "stories.jsonl:8: not valid JSON" in second
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_corpus_that_no_norms_rate_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    write_corpus_files(tmp_path)
+    text = (tmp_path / "stories.jsonl").read_text()
+    for emotion in EMOTIONS:
+        text = text.replace(f'"{emotion}"', f'"xx{emotion}"')
+    (tmp_path / "stories.jsonl").write_text(text)
+    manifest = write_manifest(tmp_path, tiny_model)
+    done = emovec("run", manifest, "--root", tmp_path / "runs", check=2)
+    assert "glasgow rates 0 of the 6 emotions" in done.stderr
+
+
+def test_unrated_emotions_are_counted_and_named(tiny_model: Path, tmp_path: Path) -> None:
+    write_corpus_files(tmp_path)
+    text = (tmp_path / "stories.jsonl").read_text().replace('"bored"', '"xyzzy"')
+    (tmp_path / "stories.jsonl").write_text(text)
+    manifest = write_manifest(tmp_path, tiny_model)
+    done = emovec("run", manifest, "--root", tmp_path / "runs")
+    assert "glasgow does not rate 1 emotions (xyzzy)" in done.stdout
+    table = pd.read_csv(tmp_path / "runs/study/tables/geometry.csv")
+    assert set(table["n_emotions"]) == {5}
+    assert set(table["n_corpus_emotions"]) == {6}
+
+
+def test_cut_texts_and_empty_windows_are_told(tiny_model: Path, tmp_path: Path) -> None:
+    extraction = {"max_tokens": 40, "windows": ["all", {"name": "late", "start": 39}]}
+    manifest = write_manifest(tmp_path, tiny_model, extraction=extraction)
+    done = emovec("run", manifest, "--root", tmp_path / "runs")
+    assert "30 texts cut at max_tokens" in done.stdout
+    cell = open_cell(tmp_path / "runs/study", "tiny@own")
+    assert (cell["token_count"].sel(window="late") == 1).all()
+    assert open_analysis(tmp_path / "runs/study", "tiny@own").sizes["layer"] == 4
+
+
+def many_shards(folder: Path, model: Path) -> Path:
+    """A study of three shards, large enough to be interrupted in the middle."""
+    write_corpus_files(folder, per_emotion=350, neutral=8)
+    return write_manifest(folder, model)
+
+
+def interrupted(manifest: Path, root: Path, how: signal.Signals) -> subprocess.Popen[str]:
+    """Start a run and send it a signal as soon as its first shard is on disk."""
+    process = subprocess.Popen(
+        [*EMOVEC, "run", str(manifest), "--root", str(root)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    shard = Layout(root, "study").residuals("tiny@own") / "residual_mean/c/0/0/0/0"
+    deadline = time.monotonic() + 120
+    while not shard.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    return process
+
+
+def children_of_this_run(root: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "open_files"]):
+        command = process.info["cmdline"] or []
+        if "engine.child_main" in command and any(
+            str(root) in file.path for file in process.info["open_files"] or []
+        ):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The root of an undisturbed run over three shards."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    emovec("run", many_shards(folder, tiny_model), "--root", folder / "runs")
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bits(
+    tiny_model: Path, tmp_path: Path, undisturbed: Path, how: signal.Signals
+) -> None:
+    manifest, root = many_shards(tmp_path, tiny_model), tmp_path / "runs"
+    process = interrupted(manifest, root, how)
+    _, error = process.communicate(timeout=60)
+    if how is signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert "the same command goes on from here" in error
+        assert "Traceback" not in error
+    deadline = time.monotonic() + 10
+    while (left := children_of_this_run(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+    emovec("run", manifest, "--root", root)
+    for name in ("cells/tiny@own/residuals.zarr", "cells/tiny@own/analysis.zarr", "tables"):
+        assert_same_bytes(root / "study" / name, undisturbed / "study" / name)
+    assert_same_bytes(root / "study" / "figures", undisturbed / "study" / "figures")
+
+
+def assert_same_bytes(one: Path, other: Path) -> None:
+    files = sorted(f.relative_to(one) for f in one.rglob("*") if f.is_file())
+    assert files
+    assert files == sorted(f.relative_to(other) for f in other.rglob("*") if f.is_file())
+    for file in files:
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_two_runs_at_once_the_second_says_who_holds_it(tiny_model: Path, tmp_path: Path) -> None:
+    manifest = many_shards(tmp_path, tiny_model)
+    first = subprocess.Popen(
+        [*EMOVEC, "run", str(manifest), "--root", str(tmp_path / "runs")],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    holder = tmp_path / "runs/study/.lock-holder.json"
+    deadline = time.monotonic() + 60
+    while not holder.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = emovec("run", manifest, "--root", tmp_path / "runs", check=1)
+    assert f"is in use by process {first.pid}" in second.stderr
+    assert first.wait(timeout=300) == 0
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, engine.cli, store, analysis, manifests;"
+        "heavy = {'torch', 'vllm', 'transformer_lens', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert "run" in emovec("--help").stdout
+    assert "smollm2-135m" in emovec("models").stdout
+    assert emovec("run", check=2).stderr.count("\n") == 1
