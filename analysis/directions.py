@@ -27,7 +27,7 @@ def rating_direction(
         x_ED: contrast vectors.
         components: their principal components.
         rating_E: ratings, NaN where unrated; only rated emotions with a vector are used by
-            `covariance` and `least-squares`, centred among themselves.
+            `covariance` and `least-squares`, centred among themselves; NaN with fewer than two.
 
     Raises:
         ValueError: an unknown estimator.
@@ -37,6 +37,8 @@ def rating_direction(
         sign = -1.0 if r < 0 else 1.0
         return components.components_CD[0] * sign
     both = np.isfinite(rating_E) & np.isfinite(x_ED).all(axis=1)
+    if both.sum() < 2:
+        return np.full(x_ED.shape[1], np.nan)
     x = x_ED[both] - x_ED[both].mean(axis=0)
     y = rating_E[both] - rating_E[both].mean()
     if estimator == "covariance":

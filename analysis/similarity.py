@@ -26,9 +26,14 @@ def cka_grid(
         a_LEE: centred Gram matrices over the same emotions in the same order as `b_LEE`.
         b_LEE: the same of the other representation.
 
-    Emotions that are NaN in any layer of either are left out, and the matrices centred again.
+    Emotions that are NaN in a layer of either are left out, and the matrices centred again. A layer
+    without any emotion is NaN in the grid and takes no emotion from the others; with fewer than
+    three emotions left the whole grid is NaN.
     """
-    there = np.isfinite(a_LEE).any(axis=2).all(axis=0) & np.isfinite(b_LEE).any(axis=2).all(axis=0)
+    there_LE = np.isfinite(np.concatenate([a_LEE, b_LEE])).any(axis=2)
+    there = there_LE[there_LE.any(axis=1)].all(axis=0)
+    if there.sum() < 3:
+        return np.full((len(a_LEE), len(b_LEE)), np.nan)
     a, b = (_flat_unit(_centred(g[:, there][:, :, there])) for g in (a_LEE, b_LEE))
     return a @ b.T
 

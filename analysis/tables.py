@@ -49,9 +49,6 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
             }
         )
         frame = flat.to_dataframe().reset_index()
-        plain = frame["contrast"] == "mean-centered"
-        frame["n_neutral_components"] = frame["n_neutral_components"].where(~plain, 0)
-        frame["neutral_variance_explained"] = frame["neutral_variance_explained"].where(~plain)
         frames.append(_labelled(frame, cell))
     columns = [
         *("model", "corpus", "window", "contrast", "norms", "layer", "depth"),

@@ -109,4 +109,6 @@ def _say(figures: dict[str, Any]) -> str:
         if words:
             shown = ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
             parts.append(f"{norms} does not rate {len(words)} emotions ({shown})")
+    for where, why in (figures.get("missing") or {}).items():
+        parts.append(f"no results for {where}: {why}")
     return ", ".join(parts)

@@ -140,7 +140,13 @@ def join_cell(
     _one_thread_each()
     found = join_layers(dict(zip(keys, results, strict=True)), emotions, n_layers, settings)
     write_analysis(Path(target), found.assign_attrs(attributes))
-    return {"layers": found.sizes["layer"], "windows": found.sizes["window"]}
+    missing = found["missing"].to_series()
+    reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
+    return {
+        "layers": found.sizes["layer"],
+        "windows": found.sizes["window"],
+        "missing": {f"{window}, {c}": str(why) for (window, c), why in reasons.items()},
+    }
 
 
 def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ STRING = np.dtypes.StringDType()
 
 
 def write_analysis(folder: Path, results: xr.Dataset) -> None:
-    """Write a cell's results whole, replacing older ones; text coordinates as Zarr strings."""
-    text = [name for name, values in results.coords.items() if values.dtype.kind == "U"]
-    results = results.assign_coords({name: results[name].astype(STRING) for name in text})
+    """Write a cell's results whole, replacing older ones; text as Zarr strings."""
+    text = [name for name, values in results.variables.items() if values.dtype.kind == "U"]
+    results = results.assign({name: results[name].astype(STRING) for name in text})
     with folder_written_whole(folder) as partial:
         results.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
 

@@ -163,6 +163,16 @@ def test_cka_leaves_out_emotions_missing_in_any_layer() -> None:
     np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
+def test_a_layer_without_emotions_is_missing_in_the_grid_and_harms_no_other() -> None:
+    layers = [RNG.normal(size=(E, D)) for _ in range(3)]
+    want = cka_grid(*[np.stack([gram(x) for x in layers[:2]])] * 2)
+    grams = np.stack([*[gram(x) for x in layers[:2]], np.full((E, E), np.nan)])
+    got = cka_grid(grams, grams)
+    np.testing.assert_allclose(got[:2, :2], want)
+    assert np.isnan(got[2]).all()
+    assert np.isnan(cka_grid(grams[2:], grams[2:])).all()
+
+
 def test_directions_follow_their_definitions() -> None:
     x, ratings, axes = planted(noise=0.05)
     rating = ratings[:, 0].copy()
@@ -246,7 +256,8 @@ def test_results_do_not_depend_on_the_order_of_texts() -> None:
     settings.ratings["made"] = ratings[[int(e[1:]) for e in order]]
     part = analyse_layer(shuffled, "all", 1, settings)
     want = abs(a["r"].sel(window="all", layer=1).to_numpy())
-    np.testing.assert_allclose(abs(part.r_CNX), want, atol=1e-9)
+    got = [abs(contrast.r_NX) for contrast in part]
+    np.testing.assert_allclose(got, want, atol=1e-9)
 
 
 def test_tables_hold_each_pair_of_layers_once() -> None:
@@ -262,12 +273,13 @@ def test_tables_hold_each_pair_of_layers_once() -> None:
     assert len(directions) == 3 * len(table)
 
 
-def test_a_missing_neutral_set_is_named_with_window_and_layer() -> None:
+def test_without_neutral_texts_numbers_are_missing_and_say_why() -> None:
     cell, ratings = cell_of()
     settings = Settings(("neutral-pca",), 0.5, {"made": ratings})
     without = cell.isel(text=cell["emotion"].to_numpy() != "")
-    with pytest.raises(ValueError, match="window all, layer 0: a neutral basis needs at least 2"):
-        analyse_layer(without, "all", 0, settings)
+    (part,) = analyse_layer(without, "all", 0, settings)
+    assert "a neutral basis needs at least 2" in part.missing
+    assert np.isnan(part.r_NX).all()
 
 
 def test_contrasts_for_notebooks_are_labelled() -> None:

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +53,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("generation")
     manifest, root = folder / "m.yaml", folder / "runs"
     manifest.write_text(yaml.safe_dump(MANIFEST))
@@ -73,7 +72,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     kept = [row for row in read_journal(journal) if row["outcome"] == "kept"]
     assert not children_of_this_run(root)
     done = emovec("run", manifest, "--root", root)
-    yield Story(manifest, root, process.returncode, error, kept, done.stdout)
+    return Story(manifest, root, process.returncode, error, kept, done.stdout)
 
 
 def corpus(story: Story) -> tuple[Text, ...]:

@@ -125,9 +125,8 @@ def test_imported_texts_keep_file_order_and_distinct_ids(tmp_path: Path) -> None
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
-    with pytest.raises(RuntimeError), written_whole(target) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+    with pytest.raises(IsADirectoryError), written_whole(target) as partial:
+        (partial.write_text("half"), tmp_path.read_text())
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
     with folder_written_whole(tmp_path / "d") as partial:
