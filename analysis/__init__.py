@@ -1,9 +1,13 @@
 """Numbers in, numbers and pictures out: contrasts, geometry, similarity, directions, figures."""
 
-from analysis.contrast import contrast, contrast_vectors, neutral_basis
-from analysis.directions import rating_direction
-from analysis.geometry import correlate, pca
-from analysis.similarity import cka_grid, cosine_grid, gram
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.contrasts import contrast, contrast_vectors, neutral_basis
+    from analysis.directions import rating_direction
+    from analysis.geometry import correlate, pca
+    from analysis.similarity import cka_grid, cosine_grid, gram
 
 __all__ = [
     "cka_grid",
@@ -16,3 +20,24 @@ __all__ = [
     "pca",
     "rating_direction",
 ]
+
+_HOME = {
+    "cka_grid": "similarity",
+    "contrast": "contrasts",
+    "contrast_vectors": "contrasts",
+    "correlate": "geometry",
+    "cosine_grid": "similarity",
+    "gram": "similarity",
+    "neutral_basis": "contrasts",
+    "pca": "geometry",
+    "rating_direction": "directions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that importing the package is quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+    value = getattr(import_module(f"analysis.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -14,8 +14,8 @@ import xarray as xr
 from jaxtyping import Float64
 from numpy import ndarray
 
-from analysis.contrast import ContrastKind, contrast_vectors, emotion_names, layer_means
-from analysis.contrast import neutral_basis as fit_neutral_basis
+from analysis.contrasts import ContrastKind, contrast_vectors, emotion_names, layer_means
+from analysis.contrasts import neutral_basis as fit_neutral_basis
 from analysis.directions import ESTIMATORS, rating_direction
 from analysis.geometry import correlate, pca
 from analysis.similarity import cka_grid, cosine_grid, gram

@@ -375,7 +375,7 @@ class _Run:
         from distributed import as_completed
 
         from analysis.cell import Settings
-        from analysis.contrast import emotion_names
+        from analysis.contrasts import emotion_names
         from engine import tasks
         from store.residuals import open_residuals
 

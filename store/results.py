@@ -16,10 +16,11 @@ STRING = np.dtypes.StringDType()
 
 def write_analysis(folder: Path, results: xr.Dataset) -> None:
     """Write a cell's results whole, replacing older ones; text as Zarr strings."""
-    text = [name for name, values in results.variables.items() if values.dtype.kind == "U"]
-    results = results.assign({name: results[name].astype(STRING) for name in text})
+    bare = results.drop_indexes(list(results.indexes))
+    text = [name for name, values in bare.variables.items() if values.dtype.kind == "U"]
+    bare = bare.assign({name: bare[name].astype(STRING) for name in text})
     with folder_written_whole(folder) as partial:
-        results.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
+        bare.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
 
 
 def open_analysis(folder: Path, as_dask: bool = True) -> xr.Dataset:

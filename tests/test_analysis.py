@@ -288,3 +288,12 @@ def test_contrasts_for_notebooks_are_labelled() -> None:
     assert vectors.dims == ("layer", "emotion", "d_model")
     assert vectors["emotion"].to_numpy().tolist()[:2] == ["e0", "e1"]
     np.testing.assert_allclose(vectors.mean("emotion"), 0, atol=1e-12)
+
+
+def test_public_names_are_functions_whatever_was_imported_first() -> None:
+    import analysis
+    import analysis.cell
+
+    assert all(callable(getattr(analysis, name)) for name in analysis.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = analysis.nothing

@@ -1,0 +1,1 @@
+"""What emovec costs, against what else one could use."""
