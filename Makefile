@@ -10,6 +10,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 setup: $(VENV)/.done-$(EXTRA)
 
 $(VENV)/.done-$(EXTRA): .requirements/$(EXTRA).txt pyproject.toml
+	test -e $@ || rm -rf $(VENV)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "uv>=0.9"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode -r .requirements/$(EXTRA).txt

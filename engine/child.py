@@ -56,7 +56,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         mine, its = socket.socketpair()
-        command = [sys.executable, "-m", "engine.child_main", str(its.fileno())]
+        command = [sys.executable, "-P", "-m", "engine.child_main", str(its.fileno())]
         with log.open("ab") as stream:
             self._guard = subprocess.Popen(
                 [sys.executable, "-S", "-E", str(GUARD), str(its.fileno()), *command],
@@ -86,6 +86,8 @@ class Child:
         try:
             self._socket.sendall(json.dumps({"task": task, "job": job}).encode() + b"\n")
             for line in self._stream:
+                if not line.endswith(b"\n"):
+                    break
                 message = json.loads(line)
                 if "event" in message:
                     on_event(message["event"])
@@ -93,7 +95,7 @@ class Child:
                     raise ChildFailed(message["error"], self.log, crashed=False)
                 else:
                     return message["result"]
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # the other end is gone, or `stop` has closed this one
             pass
         raise ChildFailed(f"the process that does '{task}' died", self.log, crashed=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 TASKS = {
     "dequantise": "engine.models:dequantise",
+    "download": "engine.models:download",
     "read": "engine.reading:read_shard",
     "write": "engine.writing:write_corpora",
 }

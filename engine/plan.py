@@ -12,12 +12,13 @@ from typing import Any
 from engine.models import ModelShape, model_identity, model_shape, require_layers
 from manifests.errors import InputError, Problem
 from manifests.resolve import Cell, Study, check_analysable
-from store.corpus import Text, corpus_identity, corpus_size
+from store.corpus import Text, corpus_identity, corpus_size, read_corpus
 from store.exchange import read_texts
 from store.fingerprint import file_digest, fingerprint
 from store.journal import journal_fingerprint, read_journal
 from store.layout import Layout
 from store.records import Record, read_record
+from store.shards import group_attributes, missing_shards, n_shards, shard_texts
 
 VERSIONS = {"generate": 1, "import": 1, "extract": 1, "analyze": 1, "tables": 1, "figures": 1}
 """A stage's version goes up when its code gives other output for the same settings."""
@@ -124,14 +125,22 @@ class Plan:
             found[stage.id] = self._status(stage, layout, found)
         return found
 
-    def import_texts(self, corpus: str) -> list[Text]:
-        """Read the files of an imported corpus and check that it can be analysed.
+    def import_texts(self, corpus: str, layout: Layout, sealed: bool) -> tuple[Text, ...]:
+        """Read an imported corpus and check that it can be analysed.
+
+        Args:
+            corpus: its name.
+            layout: where the run lies.
+            sealed: read the sealed corpus rather than the files it comes from.
 
         Raises:
             InputError: broken files, or nothing that can be analysed.
         """
         source = self.study.importing[corpus]
-        texts = read_texts(source.stories, source.neutral)
+        if sealed:
+            texts = read_corpus(layout.stories(corpus)).texts
+        else:
+            texts = tuple(read_texts(source.stories, source.neutral))
         emotions = tuple(dict.fromkeys(t.emotion for t in texts if t.emotion is not None))
         n_neutral = sum(text.kind == "neutral" for text in texts)
         check_analysable(self.study, corpus, emotions, n_neutral)
@@ -231,7 +240,7 @@ class Plan:
             and done == total
             and record.fingerprint == stage.fingerprint
             and record.inputs == inputs
-            and (inputs or record.identity == corpus_identity(layout.stories(stage.name)))
+            and self._matches(stage, layout, record)
         ):
             return Status(stage, State.DONE, done, total, unit, size, record)
         if stage.kind in ("generate", "extract") and done and self._counts(stage, layout, inputs):
@@ -240,13 +249,21 @@ class Plan:
         state = State.STALE if stale else State.TODO
         return Status(stage, state, 0, total, unit, size, None)
 
+    def _matches(self, stage: Stage, layout: Layout, record: Record) -> bool:
+        """Tell whether the output on disk is the one that a record speaks of."""
+        if stage.kind in ("generate", "import"):
+            return record.identity == corpus_identity(layout.stories(stage.name))
+        if stage.kind in ("extract", "analyze"):
+            where = layout.residuals if stage.kind == "extract" else layout.analysis
+            attributes = group_attributes(where(stage.name)) or {}
+            return bool(attributes.get("made_from") == made_from(stage, record.inputs))
+        return True
+
     def _counts(self, stage: Stage, layout: Layout, inputs: dict[str, str] | None) -> bool:
         """Tell whether unfinished output on disk belongs to this very stage."""
         if stage.kind == "generate":
             return journal_fingerprint(layout.journal(stage.name)) == stage.fingerprint
-        from store.shards import residuals_attributes
-
-        attributes = residuals_attributes(layout.residuals(stage.name)) or {}
+        attributes = group_attributes(layout.residuals(stage.name)) or {}
         return inputs is not None and attributes.get("made_from") == made_from(stage, inputs)
 
 
@@ -278,8 +295,6 @@ def _look_import(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 
 def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    from store.shards import missing_shards, n_shards, shard_texts
-
     folder = layout.residuals(stage.name)
     cell = plan.cell(stage.name)
     layers, shape = plan.layers(cell.model), plan.shapes[cell.model]

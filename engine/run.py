@@ -31,6 +31,7 @@ from engine.events import (
     StageProgress,
     StageStarted,
 )
+from engine.models import model_source
 from engine.plan import PHASES, Plan, Stage, State, Status, check_disk, made_from
 from store.atomic import sweep_partials, write_text
 from store.journal import journal_fingerprint
@@ -73,18 +74,41 @@ def run_study(study: Study, root: Path, command: str, listener: Listener) -> Out
     statuses = plan.inspect(layout)
     if not _pending(statuses, command):
         return Outcome(skipped=_wanted(statuses, command))
-    imports = {
-        status.stage.name: plan.import_texts(status.stage.name)
-        for status in _pending(statuses, command)
-        if status.stage.kind == "import"
-    }
+    for name in study.importing:
+        sealed = statuses[f"import:{name}"].state is State.DONE
+        plan.import_texts(name, layout, sealed)
     check_disk(statuses.values(), layout.run)
     listener = _ShardProgress(listener)
-    with run_lock(layout.lock):
+    with run_lock(layout.lock), _cluster(listener) as client:
         sweep_partials(layout.run)
+        folders = _fetch_models(plan, layout, command, client)
+        plan = Plan(study)  # commits and shapes of downloaded models are known now
         write_text(layout.manifest, _resolved_manifest(plan))
-        with _cluster(listener) as client:
-            return _Run(plan, layout, command, imports, client, listener).go()
+        return _Run(plan, layout, command, folders, client, listener).go()
+
+
+def _fetch_models(plan: Plan, layout: Layout, command: str, client: Client) -> dict[str, str]:
+    """Have every model that is needed on this machine before any work begins.
+
+    Raises:
+        ModelUnavailable: one cannot be had.
+    """
+    from engine import tasks
+
+    needed: dict[str, None] = {}
+    for status in _pending(plan.inspect(layout), command):
+        if status.stage.kind == "generate":
+            needed[plan.study.writing[status.stage.name].spec.model] = None
+        elif status.stage.kind == "extract":
+            needed[plan.cell(status.stage.name).model] = None
+    folders = {}
+    for model in needed:
+        log = str(layout.logs / f"fetch-{model}.log")
+        source = model_source(plan.study, model)
+        folders[model] = client.submit(
+            tasks.fetch, source, log, resources=MODEL_SLOT, pure=False
+        ).result()
+    return folders
 
 
 def _wanted(statuses: dict[str, Status], command: str) -> list[str]:
@@ -159,14 +183,13 @@ class _Run:
         plan: Plan,
         layout: Layout,
         command: str,
-        imports: dict[str, Any],
+        folders: dict[str, str],
         client: Client,
         listener: Listener,
     ):
         self.plan, self.layout, self.command = plan, layout, command
-        self.imports, self.client, self.listener = imports, client, listener
+        self.folders, self.client, self.listener = folders, client, listener
         self.outcome = Outcome()
-        self.folders: dict[str, str] = {}
         self.versions = _versions()
 
     def go(self) -> Outcome:
@@ -209,25 +232,26 @@ class _Run:
             else:
                 self._import(stage)
         for model, stages in by_model.items():
-            folder = self._fetch(model, stages)
-            if folder is not None:
-                self._write_with(model, folder, stages)
+            self._write_with(model, stages)
 
     def _import(self, stage: Stage) -> None:
         from engine import tasks
 
         started = time.monotonic()
-        file = str(self.layout.stories(stage.name))
-        self.listener(StageStarted(stage.id, len(self.imports[stage.name]), 0, "texts"))
+        self._begin(stage)
         with self._failing([stage.id]):
-            figures = self._task(tasks.import_corpus, file, self.imports[stage.name])
+            texts = self.plan.import_texts(stage.name, self.layout, sealed=False)
+            self.listener(StageStarted(stage.id, len(texts), 0, "texts"))
+            file = str(self.layout.stories(stage.name))
+            figures = self._task(tasks.import_corpus, file, texts)
             self._finish(stage, started, figures, identity=figures.pop("identity"))
 
-    def _write_with(self, model: str, folder: str, stages: list[Stage]) -> None:
+    def _write_with(self, model: str, stages: list[Stage]) -> None:
         from engine import tasks
         from engine.writing import writing_to_json
 
         for stage in stages:
+            self._begin(stage)
             self._claim_corpus_folder(stage)
         entry = self.plan.study.manifest.models[model]
         corpora = [
@@ -242,7 +266,7 @@ class _Run:
         ]
         job = {
             "log": str(self.layout.logs / f"write-{model}.log"),
-            "model": {"folder": folder, **entry.model_dump(mode="json")},
+            "model": {"folder": self.folders[model], **entry.model_dump(mode="json")},
             "corpora": corpora,
         }
         started = time.monotonic()
@@ -265,56 +289,51 @@ class _Run:
         """Move a corpus of other settings aside, and bring one of these settings back."""
         folder = self.layout.corpus(stage.name)
         found = journal_fingerprint(self.layout.journal(stage.name))
-        if found in (None, stage.fingerprint):
+        if found == stage.fingerprint:
             return
-        aside = self.layout.superseded(stage.name, found)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        if aside.exists():
-            shutil.rmtree(aside)
-        folder.rename(aside)
-        self.listener(Note(f"{stage.name}: the corpus of other settings was moved to {aside}"))
+        if found is not None:
+            aside = self.layout.superseded(stage.name, found)
+            while aside.exists():
+                aside = aside.with_name(aside.name + "+")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(aside)
+            self.listener(Note(f"{stage.name}: the corpus of other settings went to {aside}"))
         earlier = self.layout.superseded(stage.name, stage.fingerprint)
         if earlier.exists():
+            if folder.exists():  # an imported corpus: made again from its files at any time
+                shutil.rmtree(folder)
             earlier.rename(folder)
-            self.listener(
-                Note(f"{stage.name}: an earlier corpus of these settings was brought back")
-            )
+            self.listener(Note(f"{stage.name}: an earlier corpus of these settings is back"))
 
     def _read(self) -> None:
-        by_model: dict[str, list[Status]] = {}
-        for status in self._ready("extract"):
-            by_model.setdefault(self.plan.cell(status.stage.name).model, []).append(status)
-        for model, statuses in by_model.items():
-            folder = self._fetch(model, [status.stage for status in statuses])
-            if folder is not None:
-                for status in statuses:
-                    with self._failing([status.stage.id]):
-                        self._read_cell(status.stage, model, folder)
         from engine import tasks
 
-        self.client.run(tasks.stop_child)
+        by_model: dict[str, list[Stage]] = {}
+        for status in self._ready("extract"):
+            by_model.setdefault(self.plan.cell(status.stage.name).model, []).append(status.stage)
+        for model, stages in by_model.items():
+            for stage in stages:
+                with self._failing([stage.id]):
+                    self._read_cell(stage, model)
+        self._task(tasks.stop_child)
 
-    def _read_cell(self, stage: Stage, model: str, folder: str) -> None:
+    def _read_cell(self, stage: Stage, model: str) -> None:
         from distributed import as_completed
 
         from engine import tasks
-        from engine.models import read_shape, require_layers
         from store.corpus import read_corpus
         from store.residuals import create_residuals
-        from store.shards import missing_shards, residuals_attributes, shard_span
+        from store.shards import group_attributes, missing_shards, shard_span
 
         study, started = self.plan.study, time.monotonic()
-        if self.plan.shapes[model] is None:
-            self.plan.shapes[model] = read_shape(Path(folder) / "config.json")
-        shape = self.plan.shapes[model]
+        self._begin(stage)
+        shape, layers = self.plan.shapes[model], self.plan.layers(model)
         assert shape is not None
-        require_layers(study, model, shape)
-        layers = self.plan.layers(model)
         assert layers is not None
         residuals = self.layout.residuals(stage.name)
         stories = self.layout.stories(self.plan.cell(stage.name).corpus)
         origin = made_from(stage, self._inputs(stage))
-        if (residuals_attributes(residuals) or {}).get("made_from") != origin:
+        if (group_attributes(residuals) or {}).get("made_from") != origin:
             extraction = study.manifest.extraction
             create_residuals(
                 residuals,
@@ -339,7 +358,10 @@ class _Run:
         job = {
             "stage": stage.id,
             "log": str(self.layout.logs / f"read-{model}.log"),
-            "model": {"folder": folder, "trust_remote_code": entry.trust_remote_code},
+            "model": {
+                "folder": self.folders[model],
+                "trust_remote_code": entry.trust_remote_code,
+            },
             "extraction": {**stage.settings, "layers": layers},
             "corpus": str(stories),
             "residuals": str(residuals),
@@ -355,11 +377,14 @@ class _Run:
             for shard in missing
         ]
         spent = {"tokens": 0, "seconds": 0.0}
-        for future in as_completed(futures):
-            figures = future.result()
-            spent["tokens"] += figures["tokens"]
-            spent["seconds"] += figures["seconds"]
-            future.release()
+        try:
+            for future in as_completed(futures):
+                figures = future.result()
+                spent["tokens"] += figures["tokens"]
+                spent["seconds"] += figures["seconds"]
+                future.release()
+        finally:
+            self.client.cancel(futures)
         counts = self._task(
             tasks.cell_figures, str(residuals), study.manifest.extraction.max_tokens
         )
@@ -380,6 +405,7 @@ class _Run:
         from store.residuals import open_residuals
 
         started = time.monotonic()
+        self._begin(stage)
         residuals = str(self.layout.residuals(stage.name))
         cell = open_residuals(Path(residuals), as_dask=False)
         emotions = emotion_names(cell)
@@ -409,7 +435,7 @@ class _Run:
             emotions,
             int(cell.attrs["n_layers"]),
             shared,
-            {"made_from": made_from(stage, self._inputs(stage))},
+            {"made_from": made_from(stage, self._inputs(stage)), "versions": self.versions},
             str(self.layout.analysis(stage.name)),
         )
         rated = {
@@ -438,20 +464,17 @@ class _Run:
             ]
             work = tasks.write_tables if kind == "tables" else tasks.draw_figures
             folder = self.layout.tables if kind == "tables" else self.layout.figures
+            self._begin(stage)
             self.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
             with self._failing([stage.id]):
                 self._finish(stage, started, self._task(work, cells, str(folder)))
 
-    def _fetch(self, model: str, stages: list[Stage]) -> str | None:
-        """Return a model's folder, or fail the stages that need it."""
-        from engine import tasks
+    def _begin(self, stage: Stage) -> None:
+        """Forget a stage's record before its output changes: a record never outlives what it says.
 
-        if model not in self.folders:
-            with self._failing([stage.id for stage in stages]):
-                file = str(self.plan.study.document.file.resolve())
-                log = str(self.layout.logs / f"fetch-{model}.log")
-                self.folders[model] = self._task(tasks.fetch, file, model, log)
-        return self.folders.get(model)
+        The output on disk is then nobody's until the stage ends well.
+        """
+        self.layout.record(stage.kind, stage.name).unlink(missing_ok=True)
 
     def _task(self, work: Any, *arguments: Any) -> Any:
         """Run one task on a worker that has its model slot free, and wait for its result."""

@@ -64,13 +64,17 @@ class Demand:
                 kept.setdefault(row["request"], row)
             else:
                 refusals.setdefault(row["request"], []).append(row["reason"])
+        asked = kept.keys() | refusals.keys()
         waiting: list[Request] = []
         stack = list(reversed(self._roots))
         while stack:
             request = stack.pop()
             refused = refusals.get(request.id, [])
+            singles = self._singles(request)
             if request.id in kept:
                 self.keep(request, kept[request.id]["stories"])
+            elif any(single.id in asked for single in singles):
+                stack += reversed(singles)  # it fell back once; more attempts do not undo that
             elif len(refused) < self.writing.spec.attempts:
                 waiting.append(replace(request, attempt=len(refused)))
             else:
@@ -136,6 +140,12 @@ class Demand:
         if len(request.slots) == 1:
             self.given_up[request.id] = reason
             return []
+        return self._singles(request)
+
+    def _singles(self, request: Request) -> list[Request]:
+        """Return the requests for each story by itself, none for what is one already."""
+        if len(request.slots) == 1:
+            return []
         return [
             replace(request, id=f"{_pair_id(request)}/{slot}", slots=(slot,), attempt=0)
             for slot in request.slots
@@ -166,6 +176,8 @@ def check_reply(stories: list[str], request: Request, finish_reason: str, min_wo
     """Return why a reply is refused, as `check: figures`, or "" if it is kept."""
     if finish_reason == "length":
         return "cut_off: the reply reached max_new_tokens"
+    if finish_reason != "stop":
+        return f"unfinished: the engine ended it with {finish_reason!r}"
     if len(stories) != len(request.slots):
         return f"story_count: {len(stories)}, asked for {len(request.slots)}"
     for number, story in enumerate(stories, start=1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from engine.child import Child, ChildFailed
 from engine.device import child_environment
 from engine.events import Event, Note, StageProgress, StageStarted
+from engine.models import ModelSource, ModelUnavailable, fetch_model
 from engine.stories import Demand
 from engine.writing import writing_from_json
 from store.corpus import Text, seal_corpus
@@ -29,23 +30,25 @@ _lock = threading.Lock()
 _child: tuple[str, Child] | None = None
 
 
-class GivenUp(Exception):
-    """Stories that a model did not manage within the allowed attempts."""
+def fetch(source: ModelSource, log: str) -> str:
+    """Return the folder of a model's files, after unpacking or downloading it.
 
-
-def fetch(study_file: str, model: str, log: str) -> str:
-    """Return the folder of a model's files, after unpacking or downloading it."""
-    from engine.models import fetch_model
-    from manifests.resolve import load_study
+    Raises:
+        ModelUnavailable: it cannot be had.
+    """
 
     def run_child(task: str, job: dict[str, Any]) -> Any:
-        _emit(Note(f"unpacking the built-in model {model}, once"))
-        return _in_child(f"{task}:{model}", Path(log), task, job, lambda event: None)
+        doing = "unpacking" if task == "dequantise" else "downloading"
+        _emit(Note(f"{doing} the model {source.name}"))
+        try:
+            return _in_child(f"{task}:{source.name}", Path(log), task, job, lambda event: None)
+        except ChildFailed as error:
+            message = str(error).removeprefix("ModelUnavailable: ")
+            raise ModelUnavailable(f"{message} (log: {log})") from None
+        finally:
+            stop_child()
 
-    try:
-        return str(fetch_model(load_study(Path(study_file)), model, run_child))
-    finally:
-        stop_child()
+    return str(fetch_model(source, run_child))
 
 
 def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
     return dict(results)
 
 
-def import_corpus(stories: str, texts: list[Text]) -> dict[str, Any]:
+def import_corpus(stories: str, texts: Sequence[Text]) -> dict[str, Any]:
     """Seal an imported corpus."""
     return {"identity": seal_corpus(Path(stories), texts), "texts": len(texts)}
 

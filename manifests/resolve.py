@@ -23,6 +23,8 @@ from manifests.schema import Generate, Manifest
 
 MIN_RATED = 3
 """Fewest rated emotions that a correlation is computed from."""
+MIN_NEUTRAL = 2
+"""Fewest neutral texts that a neutral basis is computed from."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,7 @@ def load_study(file: Path) -> Study:
     return study
 
 
-def check_analysable(
-    study: Study, corpus: str, emotions: Sequence[str], n_neutral: int | None
-) -> None:
+def check_analysable(study: Study, corpus: str, emotions: Sequence[str], n_neutral: int) -> None:
     """Refuse a corpus that the analysis cannot say anything about.
 
     Raises:
@@ -179,8 +179,11 @@ def check_analysable(
                 f"{corpus!r}; at least {MIN_RATED} are needed"
             )
             problems.append(study.document.problem(("analysis", "norms", index), what))
-    if "neutral-pca" in study.manifest.analysis.contrasts and not n_neutral:
-        what = "has no neutral texts, which the contrast neutral-pca needs; add some or drop it"
+    if "neutral-pca" in study.manifest.analysis.contrasts and n_neutral < MIN_NEUTRAL:
+        what = (
+            f"has {n_neutral} neutral texts; the contrast neutral-pca needs at least "
+            f"{MIN_NEUTRAL}; add some or drop it"
+        )
         problems.append(study.document.problem(("corpora", corpus), what))
     if problems:
         raise InputError(problems)

@@ -6,6 +6,7 @@ looked up in `manifests.resolve`, which also turns relative paths into absolute 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -22,10 +23,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def _check_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) or ".." in value:
+    shape = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+    if not re.fullmatch(shape, value) or ".." in value or value.endswith(".partial"):
         raise ValueError(
             f"{value!r} cannot be a name: use letters, digits, '.', '_' and '-' (64 at most, "
-            "a letter or digit first, no '..' and no slash)"
+            "a letter or digit first, no slash, no '..', no '.partial' at the end)"
         )
     return value
 
@@ -41,17 +43,34 @@ class Strict(BaseModel):
     )
 
 
+def _check_repository(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", value) or ".." in value or "--" in value:
+        raise ValueError(f"{value!r} is not a repository id; write namespace/name")
+    return value
+
+
+def _check_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "holds a value that JSON does not know (a date, perhaps); write it in quotes"
+        ) from None
+    return value
+
+
 class ModelEntry(Strict):
     """A language model: exactly one of `builtin`, `hf` and `path` says where it comes from."""
 
     builtin: str | None = None
     """Name of a model whose weights come with an installed package (`smollm2-135m`)."""
-    hf: str | None = None
+    hf: Annotated[str, AfterValidator(_check_repository)] | None = None
     """Hugging Face repository id, such as `swiss-ai/Apertus-8B-Instruct-2509`."""
     path: str | None = None
     """Folder with `config.json`, a tokenizer and safetensors."""
     revision: str | None = None
-    """Commit, tag or branch of the `hf` repository."""
+    """Commit, tag or branch of the `hf` repository. Without it, the commit in this machine's cache
+    counts, or the newest one where there is none."""
     dtype: Dtype = "bfloat16"
     """Precision for writing stories. Reading has its own: `extraction.dtype`."""
     trust_remote_code: bool = False
@@ -64,7 +83,9 @@ class ModelEntry(Strict):
     """Stories written at once; left to vLLM (64 on a CPU) when absent."""
     max_model_len: int | None = Field(default=None, ge=64)
     """Context in tokens while writing; when absent, the longest prompt plus `max_new_tokens`."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_check_json)] = Field(
+        default_factory=dict
+    )
     """Extra arguments of the chat template, such as `{enable_thinking: false}`."""
 
     @model_validator(mode="after")
@@ -224,7 +245,7 @@ class Extraction(Strict):
     ] = Field(default=("all", "no-first", "after-50"), validate_default=True)
     """Token windows averaged over, all in the same pass."""
     max_tokens: int = Field(default=512, ge=1)
-    """A longer text is cut there, and counted in `corpora.csv` and on the screen."""
+    """A longer text is cut there, and counted on the screen and in the stage's record."""
     backend: Literal["transformer_lens"] = "transformer_lens"
     """The reader."""
     dtype: Dtype = "float32"

@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.errors import InputError, Problem
 from store.atomic import written_whole
 
 SCHEMA = pa.schema(
@@ -90,20 +91,38 @@ def read_corpus(file: Path) -> Corpus:
 
     Raises:
         FileNotFoundError: it is not sealed yet.
+        InputError: the file is damaged.
     """
-    table = pq.read_table(file)
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowInvalid:
+        raise _damaged(file) from None
     rows = zip(*(table.column(name).to_pylist() for name in SCHEMA.names), strict=True)
     return Corpus(tuple(Text(*row) for row in rows), _identity(table.schema))
 
 
 def corpus_size(file: Path) -> int | None:
     """Return how many texts a sealed corpus has, or None where there is none."""
-    return int(pq.read_metadata(file).num_rows) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except pa.ArrowInvalid:
+        raise _damaged(file) from None
 
 
 def corpus_identity(file: Path) -> str | None:
-    """Return the identity of a sealed corpus, or None where there is none."""
-    return _identity(pq.read_schema(file)) if file.is_file() else None
+    """Return the identity of a sealed corpus, or None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return _identity(pq.read_schema(file))
+    except pa.ArrowInvalid:
+        raise _damaged(file) from None
 
 
 def content_identity(texts: Iterable[Text]) -> str:
@@ -113,6 +132,11 @@ def content_identity(texts: Iterable[Text]) -> str:
         digest.update(json.dumps(astuple(text)).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _damaged(file: Path) -> InputError:
+    what = "damaged; delete it, and the next run makes it again from the journal or the files"
+    return InputError(Problem(file, None, "", what))
 
 
 def _identity(schema: pa.Schema) -> str:

@@ -14,7 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from manifests.errors import InputError, Problem
+
 SYNC_SECONDS = 1.0
+MEND = "take it out by hand, or move the corpus' folder away to begin anew"
 
 Row = dict[str, Any]
 
@@ -75,7 +78,7 @@ def read_journal(file: Path) -> Iterator[Row]:
     """Yield the replies of a journal in order of arrival, header and torn last line left out.
 
     Raises:
-        ValueError: a line in the middle is damaged; the message names it.
+        InputError: a line in the middle is damaged.
     """
     if not file.exists():
         return
@@ -86,13 +89,17 @@ def read_journal(file: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except ValueError:
-                raise ValueError(f"{file}:{number}: damaged line") from None
+                raise InputError(Problem(file, number, "", f"damaged line; {MEND}")) from None
             if "journal" not in row:
                 yield row
 
 
 def journal_fingerprint(file: Path) -> str | None:
-    """Return the fingerprint in a journal's header, or None where there is no header."""
+    """Return the fingerprint in a journal's header, or None where there is no header.
+
+    Raises:
+        InputError: the first line is no header.
+    """
     if not file.exists():
         return None
     with file.open("rb") as stream:
@@ -102,7 +109,7 @@ def journal_fingerprint(file: Path) -> str | None:
     try:
         return str(json.loads(line)["fingerprint"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file}:1: not a journal's header") from None
+        raise InputError(Problem(file, 1, "", f"not a journal's header; {MEND}")) from None
 
 
 def _cut_torn_line(file: Path) -> None:

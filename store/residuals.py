@@ -20,9 +20,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from store.atomic import folder_written_whole
 from store.corpus import Text
 from store.shards import (
+    group_attributes,
     missing_shards,
     n_shards,
-    residuals_attributes,
     shard_span,
     shard_texts,
 )
@@ -76,7 +76,6 @@ def create_residuals(
             compressors=checked,
             dimension_names=("text", "window", "layer", "d_model"),
             attributes={"units": "residual stream units", "coordinates": "emotion kind text_id"},
-            config={"write_empty_chunks": True},
         )
         group.create_array(
             "token_count",
@@ -87,7 +86,6 @@ def create_residuals(
             compressors=checked,
             dimension_names=("text", "window"),
             attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
-            config={"write_empty_chunks": True},
         )
         group.create_array(
             "text_tokens",
@@ -98,7 +96,6 @@ def create_residuals(
             compressors=checked,
             dimension_names=("text",),
             attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
-            config={"write_empty_chunks": True},
         )
         coordinates: dict[str, tuple[str, list[Any]]] = {
             "text_id": ("text", [t.text_id for t in texts]),
@@ -122,14 +119,16 @@ def create_residuals(
 
 def write_shard(folder: Path, shard: int, block: ShardBlock) -> None:
     """Write one shard's arrays, `residual_mean` last. Writing it twice gives the same shard."""
-    group = zarr.open_group(folder, mode="r+")
     span = shard_span(folder, shard)
     rows = slice(span.start, span.stop)
     if block.residual_mean.shape[0] != len(span):
         raise ValueError(f"shard {shard} holds {len(span)} texts, not {len(block.residual_mean)}")
-    _array(group, "token_count")[rows] = block.token_count
-    _array(group, "text_tokens")[rows] = block.text_tokens
-    _array(group, "residual_mean")[rows] = block.residual_mean
+    # A shard in which no window has a token is all NaN, and its file must be there all the same.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.open_group(folder, mode="r+")
+        _array(group, "token_count")[rows] = block.token_count
+        _array(group, "text_tokens")[rows] = block.text_tokens
+        _array(group, "residual_mean")[rows] = block.residual_mean
 
 
 def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
@@ -146,7 +145,7 @@ def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
     Raises:
         FileNotFoundError: there is no store, or shards of it are missing.
     """
-    if residuals_attributes(folder) is None:
+    if group_attributes(folder) is None:
         raise FileNotFoundError(f"{folder}: nothing was extracted here")
     if missing := missing_shards(folder):
         raise FileNotFoundError(

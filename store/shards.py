@@ -38,8 +38,8 @@ def missing_shards(folder: Path) -> list[int]:
     return missing
 
 
-def residuals_attributes(folder: Path) -> dict[str, Any] | None:
-    """Return what made a store, or None where there is none."""
+def group_attributes(folder: Path) -> dict[str, Any] | None:
+    """Return the attributes of a Zarr group, or None where there is none."""
     try:
         attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):

@@ -110,6 +110,7 @@ def test_nothing_outlives_a_killed_part(start: Callable[[], Child], victim: str)
     guard = psutil.Process(pids[0]).parent()
     assert guard is not None
     os.kill(pids[0] if victim == "child" else guard.pid, signal.SIGKILL)
+    assert gone(pids[:1])
     with pytest.raises(ChildFailed, match="died"):
         child.call("events", {}, lambda event: None)
     child.stop()

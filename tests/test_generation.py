@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
 
+from engine.plan import Plan
+from engine.run import _Run
+from manifests import load_study
 from store import Layout, open_cell
 from store.corpus import Text, read_corpus
 from store.journal import read_journal
-from tests.test_run import EMOVEC, ROOT, children_of_this_run, emovec, states
+from tests.test_run import Interrupted, emovec, interrupt, states
 
 MANIFEST = {
     "version": 1,
@@ -42,12 +45,11 @@ WANTED = 4 * 2 + 2
 
 @dataclass(frozen=True)
 class Story:
-    """What happened: files, the interrupted process' end, and rows it had kept."""
+    """What happened: files, how the interruption ended, and the rows kept by then."""
 
     manifest: Path
     root: Path
-    returncode: int
-    error: str
+    end: Interrupted
     kept_before: list[dict[str, object]]
     printed: str
 
@@ -57,22 +59,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("generation")
     manifest, root = folder / "m.yaml", folder / "runs"
     manifest.write_text(yaml.safe_dump(MANIFEST))
-    process = subprocess.Popen(
-        [*EMOVEC, "run", str(manifest), "--root", str(root)],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
     journal = Layout(root, "study").journal("own")
-    deadline = time.monotonic() + 400
-    while not any(row["outcome"] == "kept" for row in read_journal(journal)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    kept = [row for row in read_journal(journal) if row["outcome"] == "kept"]
-    assert not children_of_this_run(root)
+
+    def kept() -> list[dict[str, object]]:
+        return [row for row in read_journal(journal) if row["outcome"] == "kept"]
+
+    end = interrupt(manifest, root, signal.SIGINT, lambda: bool(kept()))
+    before = kept()
     done = emovec("run", manifest, "--root", root)
-    return Story(manifest, root, process.returncode, error, kept, done.stdout)
+    return Story(manifest, root, end, before, done.stdout)
 
 
 def corpus(story: Story) -> tuple[Text, ...]:
@@ -80,9 +75,10 @@ def corpus(story: Story) -> tuple[Text, ...]:
 
 
 def test_an_interruption_exits_130_and_says_how_to_go_on(story: Story) -> None:
-    assert story.returncode == 130
-    assert "the same command goes on from here" in story.error
-    assert "Traceback" not in story.error
+    assert story.end.returncode == 130
+    assert "the same command goes on from here" in story.end.error
+    assert "Traceback" not in story.end.error
+    assert not story.end.left
 
 
 def test_counts_are_exact_and_every_kept_story_survives(story: Story) -> None:
@@ -131,3 +127,26 @@ def test_another_temperature_is_another_corpus(story: Story, tmp_path: Path) -> 
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(warmer))
     found = states(tmp_path / "m.yaml", story.root)
     assert "done" not in found.values()
+
+
+def test_a_corpus_of_other_settings_goes_aside_and_comes_back(story: Story, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "runs", "study")
+    shutil.copytree(story.root, layout.root)
+    sealed = layout.stories("own").read_bytes()
+    warmer = json.loads(json.dumps(MANIFEST))
+    warmer["corpora"]["own"]["generate"]["temperature"] = 0.9
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(warmer))
+    notes: list[str] = []
+
+    def claim(manifest: Path) -> None:
+        plan = Plan(load_study(manifest))
+        run = _Run(plan, layout, "generate", {}, cast(Any, None), lambda e: notes.append(str(e)))
+        run._claim_corpus_folder(plan.stages["generate:own"])
+
+    claim(tmp_path / "m.yaml")
+    assert not layout.corpus("own").exists()
+    claim(story.manifest)
+    assert layout.stories("own").read_bytes() == sealed
+    assert len(notes) == 2
+    emovec("generate", story.manifest, "--root", layout.root)
+    assert layout.stories("own").read_bytes() == sealed

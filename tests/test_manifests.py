@@ -94,10 +94,16 @@ def test_the_good_manifest_is_good(tmp_path: Path) -> None:
          "first on line 5"),
         ("      neutral: 4\n", "      neutral: 4\n  own:\n    import: {stories: x.jsonl}\n",
          "m.yaml:11: corpora.own: 'own' stands here twice, first on line 6"),
-        ("neutral: 4", "neutral: 0", "m.yaml:6: corpora.own: has no neutral texts"),
+        ("neutral: 4", "neutral: 0", "m.yaml:6: corpora.own: has 0 neutral texts"),
         ("    generate:", "    import: {stories: x.jsonl}\n    generate:", "m.yaml:6: "
          "corpora.own: give exactly one of generate and import"),
         ("{builtin: smollm2-135m}", "smollm2", "m.yaml:4: models.writer: expected keys and values"),
+        ("neutral: 4", "neutral: 1", "m.yaml:6: corpora.own: has 1 neutral texts"),
+        ("builtin: smollm2-135m", "hf: https://a.b/c", "m.yaml:4: models.writer.hf: "
+         "'https://a.b/c' is not a repository id"),
+        ("builtin: smollm2-135m", "builtin: smollm2-135m, chat_template_kwargs: {d: 2024-01-01}",
+         "m.yaml:4: models.writer.chat_template_kwargs: holds a value that JSON does not know"),
+        ("name: good", "name: a.partial", "m.yaml:2: name: 'a.partial' cannot be a name"),
         ("name: good", "name: &a good", None),
         ("name: good", "name: *a", "m.yaml:2: aliases are not read"),
         ("name: good", "name: [", "m.yaml:"),

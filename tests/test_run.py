@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -266,31 +268,34 @@ def many_shards(folder: Path, model: Path) -> Path:
     return write_manifest(folder, model)
 
 
-def interrupted(manifest: Path, root: Path, how: signal.Signals) -> subprocess.Popen[str]:
-    """Start a run and send it a signal as soon as its first shard is on disk."""
+@dataclass(frozen=True)
+class Interrupted:
+    """How an interrupted run ended, and the processes it had started that still live."""
+
+    returncode: int
+    error: str
+    left: list[psutil.Process]
+
+
+def interrupt(
+    manifest: Path, root: Path, how: signal.Signals, when: Callable[[], bool]
+) -> Interrupted:
+    """Start a run, send it a signal as soon as `when` holds, and wait for its end."""
     process = subprocess.Popen(
         [*EMOVEC, "run", str(manifest), "--root", str(root)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    shard = Layout(root, "study").residuals("tiny@own") / "residual_mean/c/0/0/0/0"
-    deadline = time.monotonic() + 120
-    while not shard.exists():
+    deadline = time.monotonic() + 400
+    while not when():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
     process.send_signal(how)
-    return process
-
-
-def children_of_this_run(root: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline", "open_files"]):
-        command = process.info["cmdline"] or []
-        if "engine.child_main" in command and any(
-            str(root) in file.path for file in process.info["open_files"] or []
-        ):
-            found.append(process)
-    return found
+    _, error = process.communicate(timeout=60)
+    _, left = psutil.wait_procs(started, timeout=10)
+    return Interrupted(process.returncode, error, left)
 
 
 @pytest.fixture(scope="module")
@@ -306,19 +311,19 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bits(
     tiny_model: Path, tmp_path: Path, undisturbed: Path, how: signal.Signals
 ) -> None:
     manifest, root = many_shards(tmp_path, tiny_model), tmp_path / "runs"
-    process = interrupted(manifest, root, how)
-    _, error = process.communicate(timeout=60)
+    first = Layout(root, "study").residuals("tiny@own") / "residual_mean/c/0/0/0/0"
+    end = interrupt(manifest, root, how, first.exists)
     if how is signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert end.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 130
-        assert "the same command goes on from here" in error
-        assert "Traceback" not in error
-    deadline = time.monotonic() + 10
-    while (left := children_of_this_run(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
+        assert end.returncode == 130
+        assert "the same command goes on from here" in end.error
+        assert "Traceback" not in end.error
+    assert not end.left
+    assert states(manifest, root)["extract:tiny@own"] == "partial"
+    written = first.stat().st_mtime_ns
     emovec("run", manifest, "--root", root)
+    assert first.stat().st_mtime_ns == written
     for name in ("cells/tiny@own/residuals.zarr", "cells/tiny@own/analysis.zarr", "tables"):
         assert_same_bytes(root / "study" / name, undisturbed / "study" / name)
     assert_same_bytes(root / "study" / "figures", undisturbed / "study" / "figures")
@@ -330,6 +335,72 @@ def assert_same_bytes(one: Path, other: Path) -> None:
     assert files == sorted(f.relative_to(other) for f in other.rglob("*") if f.is_file())
     for file in files:
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_a_record_does_not_vouch_for_output_of_other_settings(
+    finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(manifest.parent, tmp_path / "copy", dirs_exist_ok=True)
+    manifest, root = tmp_path / "copy" / manifest.name, tmp_path / "copy" / "runs"
+    record = Layout(root, "study").record("extract", "tiny@own")
+    first, text = record.read_bytes(), manifest.read_text()
+    manifest.write_text(text.replace("max_tokens: 256", "max_tokens: 100"))
+    emovec("extract", manifest, "--root", root)
+    assert states(manifest, root)["extract:tiny@own"] == "done"
+    manifest.write_text(text)
+    record.write_bytes(first)
+    assert states(manifest, root)["extract:tiny@own"] == "stale"
+
+
+def test_a_failed_stage_shows_its_log_takes_its_dependents_and_can_be_mended(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "model"
+    shutil.copytree(tiny_model, broken)
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    manifest = write_manifest(tmp_path, broken)
+    done = emovec("run", manifest, "--root", tmp_path / "runs", check=1)
+    assert "FAILED  extract:tiny@own" in done.stdout
+    assert "log: " in done.stdout
+    assert "FAILED  tables:all: needs analyze:tiny@own" in done.stdout
+    assert states(manifest, tmp_path / "runs")["import:own"] == "done"
+    (broken / "model.safetensors").write_bytes(weights)
+    emovec("run", manifest, "--root", tmp_path / "runs")
+    assert set(states(manifest, tmp_path / "runs").values()) == {"done"}
+
+
+def test_norms_that_rate_nothing_are_refused_for_a_sealed_corpus_too(
+    finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(manifest.parent, tmp_path / "copy", dirs_exist_ok=True)
+    rows = ["word,valence,arousal", *(f"word{i},{i},{i}" for i in range(9))]
+    (tmp_path / "copy" / "none.csv").write_text("\n".join(rows))
+    changed = write_manifest(tmp_path / "copy", tiny_model, analysis={"norms": ["none.csv"]})
+    done = emovec("run", changed, "--root", tmp_path / "copy" / "runs", check=2)
+    assert "none rates 0 of the 6 emotions" in done.stderr
+
+
+def test_a_hub_model_is_read_from_the_cache_and_pinned_to_its_commit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "hub" / "models--someone--tiny"
+    shutil.copytree(tiny_model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    manifest = write_manifest(tmp_path, tiny_model, models={"tiny": {"hf": "someone/tiny"}})
+    emovec("extract", manifest, "--root", tmp_path / "runs")
+    cell = open_cell(tmp_path / "runs" / "study", "tiny@own")
+    assert cell.attrs["model"] == {"hf": "someone/tiny", "revision": commit}
+    missing = write_manifest(tmp_path, tiny_model, models={"tiny": {"hf": "someone/else"}})
+    done = emovec("run", missing, "--root", tmp_path / "other", check=1)
+    assert "someone/else is not in the cache and the hub cannot be reached" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_two_runs_at_once_the_second_says_who_holds_it(tiny_model: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_damaged_row_in_the_middle_is_named(tmp_path: Path) -> None:
         journal.append({"request": "a"})
     with file.open("ab") as stream:
         stream.write(b"\x00garbage\n{}\n")
-    with pytest.raises(ValueError, match=r"journal.jsonl:3: damaged"):
+    with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
         list(read_journal(file))
 
 
@@ -228,6 +228,17 @@ def test_a_missing_or_empty_shard_is_not_read_as_numbers(
     assert missing_shards(folder) == [1]
     with pytest.raises(FileNotFoundError, match="1 of 3 shards are missing"):
         open_residuals(folder)
+
+
+def test_a_shard_without_a_single_token_is_there_all_the_same(
+    small_store: tuple[Path, np.ndarray],
+) -> None:
+    folder, values = small_store
+    for shard in range(3):
+        empty = block_of(np.full_like(values, np.nan), shard_span(folder, shard))
+        write_shard(folder, shard, empty)
+    assert missing_shards(folder) == []
+    assert open_residuals(folder)["residual_mean"].isnull().all()
 
 
 def test_a_flipped_bit_raises(small_store: tuple[Path, np.ndarray]) -> None:

@@ -15,12 +15,13 @@ models: {{w: {{builtin: smollm2-135m}}}}
 corpora:
   own:
     generate: {{model: w, emotions: [happy, sad, on edge, calm], topics_per_emotion: 2,
-               stories_per_topic: 3, neutral: 2, attempts: 2{extra}}}
+               stories_per_topic: 3, neutral: 2{extra}}}
 analysis: {{contrasts: [mean-centered]}}
 """
 
 
 def writing(folder: Path, extra: str = "") -> Writing:
+    extra = extra if "attempts" in extra else f"{extra}, attempts: 2"
     file = folder / "m.yaml"
     file.write_text(MANIFEST.format(extra=extra))
     return load_study(file).writing["own"]
@@ -55,6 +56,7 @@ def test_a_refusal_names_its_check() -> None:
     story = "word " * 50
     assert check_reply([story, story], request, "stop", 40) == ""
     assert check_reply([story, story], request, "length", 40).startswith("cut_off")
+    assert check_reply([story, story], request, "abort", 40).startswith("unfinished")
     assert check_reply([story], request, "stop", 40) == "story_count: 1, asked for 2"
     assert check_reply([story, "a b"], request, "stop", 40).startswith("too_short: story 2 has 2")
 
@@ -107,6 +109,21 @@ def test_a_replayed_journal_gives_the_same_demand(tmp_path: Path) -> None:
     assert replayed.kept == live.kept
     assert replayed.given_up == live.given_up
     assert replayed.texts() == live.texts()
+
+
+def test_more_attempts_keep_the_stories_of_a_fallback(tmp_path: Path) -> None:
+    impatient = Demand("own", writing(tmp_path))
+    first = impatient.replay([])[0]
+    again = impatient.refuse(first, "r")[0]
+    singles = impatient.refuse(again, "r")
+    rows = [row(first, None), row(again, None), row(singles[0], ["kept"])]
+    rows += [row(singles[1], None), row(singles[1], None)]
+    patient = Demand("own", writing(tmp_path, ", attempts: 9"))
+    waiting = patient.replay(rows)
+    assert [text.text for text in patient.texts()] == ["kept"]
+    mine = [(r.id, r.attempt) for r in waiting if r.id.startswith(first.id)]
+    assert mine == [(singles[1].id, 2), (singles[2].id, 0)]
+    assert patient.given_up == {}
 
 
 @pytest.mark.parametrize("together", [1, 2, 3])
