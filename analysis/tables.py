@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-CellKey = tuple[str, str]
-"""(model, corpus)."""
+FINGERPRINT_DIGITS = 16
+"""Hexadecimal digits of the analysis' fingerprint in each row of a table."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def _pairs(cells: list[CellResults], name: str, keys: list[str]) -> pd.DataFrame
 
 
 def _labelled(frame: pd.DataFrame, cell: CellResults) -> pd.DataFrame:
-    return frame.assign(model=cell.model, corpus=cell.corpus, fingerprint=cell.fingerprint)
+    return frame.assign(
+        model=cell.model, corpus=cell.corpus, fingerprint=cell.fingerprint[:FINGERPRINT_DIGITS]
+    )
 
 
 def _ordered(

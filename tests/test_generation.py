@@ -31,16 +31,29 @@ MANIFEST = {
                 "emotions": ["happy", "calm", "sad", "angry"],
                 "topics_per_emotion": 1,
                 "stories_per_topic": 2,
+                "stories_per_prompt": 1,
                 "neutral": 2,
-                "max_new_tokens": 160,
-                "min_words": 20,
-                "attempts": 20,
+                "prompts": "prompts.yaml",
+                "max_new_tokens": 200,
+                "min_words": 8,
+                "attempts": 40,
             }
         }
     },
     "extraction": {"layers": [0, 29], "windows": ["no-first"]},
 }
+PROMPTS = {
+    "stories": "Write {n_stories} stories of two sentences about {topic}, someone is {emotion}.",
+    "story": "Write two short sentences: someone is {emotion}. Topic: {topic}",
+    "neutral_narrative": "Write two short plain sentences about {topic}.",
+    "neutral_expository": "Explain {topic} in two short sentences.",
+}
 WANTED = 4 * 2 + 2
+
+
+def write(manifest: Path, content: dict[str, Any]) -> None:
+    manifest.write_text(yaml.safe_dump(content))
+    (manifest.parent / "prompts.yaml").write_text(yaml.safe_dump(PROMPTS))
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("generation")
     manifest, root = folder / "m.yaml", folder / "runs"
-    manifest.write_text(yaml.safe_dump(MANIFEST))
+    write(manifest, MANIFEST)
     journal = Layout(root, "study").journal("own")
 
     def kept() -> list[dict[str, object]]:
@@ -117,14 +130,14 @@ def test_nothing_is_left_to_do_and_more_attempts_change_nothing(
     patient = json.loads(json.dumps(MANIFEST))
     patient["corpora"]["own"]["generate"]["attempts"] = 50
     patient["models"]["writer"]["max_num_seqs"] = 8
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(patient))
+    write(tmp_path / "m.yaml", patient)
     assert set(states(tmp_path / "m.yaml", story.root).values()) == {"done"}
 
 
 def test_another_temperature_is_another_corpus(story: Story, tmp_path: Path) -> None:
     warmer = json.loads(json.dumps(MANIFEST))
     warmer["corpora"]["own"]["generate"]["temperature"] = 0.9
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(warmer))
+    write(tmp_path / "m.yaml", warmer)
     found = states(tmp_path / "m.yaml", story.root)
     assert "done" not in found.values()
 
@@ -135,7 +148,7 @@ def test_a_corpus_of_other_settings_goes_aside_and_comes_back(story: Story, tmp_
     sealed = layout.stories("own").read_bytes()
     warmer = json.loads(json.dumps(MANIFEST))
     warmer["corpora"]["own"]["generate"]["temperature"] = 0.9
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(warmer))
+    write(tmp_path / "m.yaml", warmer)
     notes: list[str] = []
 
     def claim(manifest: Path) -> None:

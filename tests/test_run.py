@@ -374,8 +374,7 @@ def test_a_failed_stage_shows_its_log_takes_its_dependents_and_can_be_mended(
 def test_norms_that_rate_nothing_are_refused_for_a_sealed_corpus_too(
     finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
 ) -> None:
-    manifest, root, _ = finished
-    shutil.copytree(manifest.parent, tmp_path / "copy", dirs_exist_ok=True)
+    shutil.copytree(finished[0].parent, tmp_path / "copy", dirs_exist_ok=True)
     rows = ["word,valence,arousal", *(f"word{i},{i},{i}" for i in range(9))]
     (tmp_path / "copy" / "none.csv").write_text("\n".join(rows))
     changed = write_manifest(tmp_path / "copy", tiny_model, analysis={"norms": ["none.csv"]})
