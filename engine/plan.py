@@ -228,17 +228,14 @@ class Plan:
     def _status(self, stage: Stage, layout: Layout, found: dict[str, Status]) -> Status:
         record = read_record(layout.record(stage.kind, stage.name))
         done, total, unit, size = _LOOK[stage.kind](self, stage, layout)
-        inputs = {}
-        for dependency in stage.after:
-            status = found[dependency]
-            if status.record is None or status.state is not State.DONE:
-                inputs = None
-                break
-            inputs[dependency] = status.record.identity
+        records = {key: found[key].record for key in stage.after}
+        inputs = {key: r.identity for key, r in records.items() if r is not None}
+        ready = len(inputs) == len(records)
         if (
             record is not None
             and done == total
             and record.fingerprint == stage.fingerprint
+            and ready
             and record.inputs == inputs
             and self._matches(stage, layout, record)
         ):
@@ -259,12 +256,12 @@ class Plan:
             return bool(attributes.get("made_from") == made_from(stage, record.inputs))
         return True
 
-    def _counts(self, stage: Stage, layout: Layout, inputs: dict[str, str] | None) -> bool:
+    def _counts(self, stage: Stage, layout: Layout, inputs: dict[str, str]) -> bool:
         """Tell whether unfinished output on disk belongs to this very stage."""
         if stage.kind == "generate":
             return journal_fingerprint(layout.journal(stage.name)) == stage.fingerprint
         attributes = group_attributes(layout.residuals(stage.name)) or {}
-        return inputs is not None and attributes.get("made_from") == made_from(stage, inputs)
+        return bool(attributes.get("made_from") == made_from(stage, inputs))
 
 
 def made_from(stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:

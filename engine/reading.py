@@ -22,7 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from store.corpus import Corpus, Text, read_corpus
-from store.residuals import ShardBlock, shard_span, write_shard
+from store.residuals import ShardBlock, write_shard
+from store.shards import shard_span
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -7,17 +7,22 @@ import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from engine.corpora import claim_corpus_folder
+from engine.ledger import Ledger
+from engine.models import cache_folder
 from engine.plan import Plan
-from engine.run import _Run
+from engine.reading import Span
 from manifests import load_study
 from store import Layout, open_cell
 from store.corpus import Text, read_corpus
 from store.journal import read_journal
+from tests.test_reading import hugging_face_means, relative_error
 from tests.test_run import Interrupted, emovec, interrupt, states
 
 MANIFEST = {
@@ -40,7 +45,7 @@ MANIFEST = {
             }
         }
     },
-    "extraction": {"layers": [0, 29], "windows": ["no-first"]},
+    "extraction": {"layers": [0, 15, 29], "windows": ["all", "no-first"]},
 }
 PROMPTS = {
     "stories": "Write {n_stories} stories of two sentences about {topic}, someone is {emotion}.",
@@ -118,9 +123,24 @@ def test_the_journal_holds_every_reply_with_its_reason(story: Story) -> None:
 
 def test_the_corpus_is_read_by_its_own_writer(story: Story) -> None:
     cell = open_cell(story.root / "study", "writer@own")
-    assert cell.sizes == {"text": WANTED, "window": 1, "layer": 3, "d_model": 576}
+    assert cell.sizes == {"text": WANTED, "window": 2, "layer": 4, "d_model": 576}
     assert cell["residual_mean"].notnull().all()
     assert "writer@own" in story.printed
+
+
+def test_a_real_models_residuals_equal_plain_hugging_face(story: Story) -> None:
+    from transformers import AutoTokenizer
+
+    (folder,) = (cache_folder() / "models").glob("smollm2-135m-*/")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer(text.text)["input_ids"] for text in corpus(story)]
+    windows = [Span(0, None), Span(1, None)]
+    want = hugging_face_means(folder, ids, [-1, 0, 15, 29], windows)
+    got = open_cell(story.root / "study", "writer@own")["residual_mean"].to_numpy()
+    assert relative_error(got, want) < 1e-5
+    assert relative_error(got, want, leave_out=3) < 1e-5
+    first_token = np.linalg.norm(want[:, 0, 2], axis=-1) / np.linalg.norm(want[:, 1, 2], axis=-1)
+    assert np.median(first_token) > 2  # one massive token in the mean, and still as close
 
 
 def test_nothing_is_left_to_do_and_more_attempts_change_nothing(
@@ -153,8 +173,8 @@ def test_a_corpus_of_other_settings_goes_aside_and_comes_back(story: Story, tmp_
 
     def claim(manifest: Path) -> None:
         plan = Plan(load_study(manifest))
-        run = _Run(plan, layout, "generate", {}, cast(Any, None), lambda e: notes.append(str(e)))
-        run._claim_corpus_folder(plan.stages["generate:own"])
+        ledger = Ledger(plan, layout, lambda event: notes.append(str(event)))
+        claim_corpus_folder(ledger, plan.stages["generate:own"])
 
     claim(tmp_path / "m.yaml")
     assert not layout.corpus("own").exists()

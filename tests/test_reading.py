@@ -29,7 +29,10 @@ def token_ids(reader: Reader) -> list[list[int]]:
 
 
 def hugging_face_means(
-    folder: Path, token_ids: Sequence[Sequence[int]], layers: Sequence[int]
+    folder: Path,
+    token_ids: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    windows: Sequence[Span] = WINDOWS,
 ) -> np.ndarray:
     """Window means in float64 of float32 block outputs, one text at a time."""
     from transformers import AutoModelForCausalLM
@@ -51,7 +54,7 @@ def hugging_face_means(
         with torch.no_grad():
             model(torch.tensor([list(ids)]))
         rows = []
-        for window in WINDOWS:
+        for window in windows:
             tokens = torch.stack([kept[i][0] for i in layers])[:, window.start : window.end]
             rows.append(tokens.double().mean(dim=1).numpy())
         out.append(rows)

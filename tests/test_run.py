@@ -364,6 +364,7 @@ def test_a_failed_stage_shows_its_log_takes_its_dependents_and_can_be_mended(
     done = emovec("run", manifest, "--root", tmp_path / "runs", check=1)
     assert "FAILED  extract:tiny@own" in done.stdout
     assert "log: " in done.stdout
+    assert "        | " in done.stdout
     assert "FAILED  tables:all: needs analyze:tiny@own" in done.stdout
     assert states(manifest, tmp_path / "runs")["import:own"] == "done"
     (broken / "model.safetensors").write_bytes(weights)

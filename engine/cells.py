@@ -1,0 +1,177 @@
+"""The reading phase and what follows: story vectors, results, tables and figures of cells."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distributed import as_completed
+
+from analysis.cell import Settings
+from analysis.contrasts import emotion_names
+from engine import tasks
+from engine.cluster import MODEL_SLOT, run_task
+from engine.events import StageProgress, StageStarted
+from engine.ledger import Ledger
+from engine.plan import Stage, made_from
+from store.corpus import read_corpus
+from store.residuals import create_residuals, open_residuals
+from store.shards import group_attributes, missing_shards, shard_span
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def read_cells(ledger: Ledger, client: Client, folders: dict[str, str]) -> None:
+    """Read every cell that is not complete, model by model."""
+    by_model: dict[str, list[Stage]] = {}
+    for status in ledger.ready("extract"):
+        by_model.setdefault(ledger.plan.cell(status.stage.name).model, []).append(status.stage)
+    for model, stages in by_model.items():
+        for stage in stages:
+            with ledger.failing([stage.id]):
+                _read_cell(ledger, client, stage, model, folders[model])
+    run_task(client, tasks.stop_child)
+
+
+def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder: str) -> None:
+    study, started = ledger.plan.study, time.monotonic()
+    ledger.begin(stage)
+    shape, layers = ledger.plan.shapes[model], ledger.plan.layers(model)
+    assert shape is not None
+    assert layers is not None
+    residuals = ledger.layout.residuals(stage.name)
+    stories = ledger.layout.stories(ledger.plan.cell(stage.name).corpus)
+    origin = made_from(stage, ledger.inputs(stage))
+    if (group_attributes(residuals) or {}).get("made_from") != origin:
+        extraction = study.manifest.extraction
+        create_residuals(
+            residuals,
+            read_corpus(stories).texts,
+            [window.name for window in extraction.windows],
+            layers,
+            shape.d_model,
+            {
+                "made_from": origin,
+                "model": stage.settings["model"],
+                "cell": stage.name,
+                "n_layers": shape.n_layers,
+                "extraction": extraction.model_dump(mode="json"),
+                "versions": ledger.versions,
+            },
+        )
+    missing = missing_shards(residuals)
+    todo = sum(len(shard_span(residuals, shard)) for shard in missing)
+    n_texts = ledger.plan.n_texts(ledger.plan.cell(stage.name).corpus, ledger.layout) or todo
+    ledger.listener(StageStarted(stage.id, n_texts, n_texts - todo, "texts"))
+    entry = study.manifest.models[model]
+    job = {
+        "stage": stage.id,
+        "log": str(ledger.layout.logs / f"read-{model}.log"),
+        "model": {
+            "folder": folder,
+            "trust_remote_code": entry.trust_remote_code,
+        },
+        "extraction": {**stage.settings, "layers": layers},
+        "corpus": str(stories),
+        "residuals": str(residuals),
+    }
+    futures = [
+        client.submit(
+            tasks.read_shard,
+            {**job, "shard": shard},
+            resources=MODEL_SLOT,
+            pure=False,
+            priority=-shard,
+        )
+        for shard in missing
+    ]
+    spent = {"tokens": 0, "seconds": 0.0}
+    try:
+        for future in as_completed(futures):
+            figures = future.result()
+            spent["tokens"] += figures["tokens"]
+            spent["seconds"] += figures["seconds"]
+            future.release()
+    finally:
+        client.cancel(futures)
+    counts = run_task(
+        client, tasks.cell_figures, str(residuals), study.manifest.extraction.max_tokens
+    )
+    rate = spent["tokens"] / spent["seconds"] if spent["seconds"] else None
+    ledger.finish(stage, started, {**counts, "tokens_per_second": rate})
+
+
+def analyse_cells(ledger: Ledger, client: Client) -> None:
+    """Analyse every cell whose results are not there, window and layer in parallel."""
+    for status in ledger.ready("analyze"):
+        with ledger.failing([status.stage.id]):
+            _analyse_cell(ledger, client, status.stage)
+
+
+def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
+    started = time.monotonic()
+    ledger.begin(stage)
+    residuals = str(ledger.layout.residuals(stage.name))
+    cell = open_residuals(Path(residuals), as_dask=False)
+    emotions = emotion_names(cell)
+    settings = Settings(
+        ledger.plan.study.manifest.analysis.contrasts,
+        ledger.plan.study.manifest.analysis.neutral_variance,
+        {norms.name: norms.rate(emotions) for norms in ledger.plan.study.norms},
+    )
+    keys = [
+        (str(window), int(layer))
+        for window in cell["window"].to_numpy()
+        for layer in cell["layer"].to_numpy()
+    ]
+    ledger.listener(StageStarted(stage.id, len(keys), 0, "layers"))
+    shared = client.scatter(settings, direct=False)
+    futures = [
+        client.submit(tasks.analyse_layer, residuals, *key, shared, pure=False) for key in keys
+    ]
+    for done, future in enumerate(as_completed(futures), start=1):
+        future.result()
+        ledger.listener(StageProgress(stage.id, done))
+    figures = run_task(
+        client,
+        tasks.join_cell,
+        keys,
+        futures,
+        emotions,
+        int(cell.attrs["n_layers"]),
+        shared,
+        {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions},
+        str(ledger.layout.analysis(stage.name)),
+    )
+    rated = {
+        norms.name: sorted(
+            emotion
+            for emotion, row in zip(emotions, norms.rate(emotions), strict=True)
+            if row[0] != row[0]
+        )
+        for norms in ledger.plan.study.norms
+    }
+    ledger.finish(stage, started, {**figures, "unrated_emotions": rated})
+
+
+def compare_cells(ledger: Ledger, client: Client, kind: str) -> None:
+    """Make the `tables` or the `figures` over all cells."""
+    for status in ledger.ready(kind):
+        stage, started = status.stage, time.monotonic()
+        cells = [
+            (
+                cell.model,
+                cell.corpus,
+                str(ledger.layout.analysis(cell.name)),
+                ledger.plan.stages[f"analyze:{cell.name}"].fingerprint,
+            )
+            for cell in ledger.plan.study.cells
+        ]
+        work = tasks.write_tables if kind == "tables" else tasks.draw_figures
+        folder = ledger.layout.tables if kind == "tables" else ledger.layout.figures
+        ledger.begin(stage)
+        ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
+        with ledger.failing([stage.id]):
+            ledger.finish(stage, started, run_task(client, work, cells, str(folder)))

@@ -1,0 +1,78 @@
+"""Where tasks run: a Dask worker in this process, its events, and the one-model slot."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engine.device import cpu_count
+from engine.events import EVENT_TYPES, Event, Listener, StageProgress, StageStarted
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+MODEL_SLOT = {"model": 1}
+"""Dask resource: a worker holds one model at a time."""
+
+
+@contextmanager
+def local_cluster(listener: Listener) -> Iterator[Client]:
+    """Start a Dask worker in this process, and pass on what its tasks tell."""
+    from distributed import Client, LocalCluster
+
+    from engine import tasks
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    tasks.allow_children()
+
+    def relay(event: tuple[Any, dict[str, Any]]) -> None:
+        payload = dict(event[1]["event"])
+        listener(EVENT_TYPES[payload.pop("type")](**payload))
+
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=cpu_count(),
+            processes=False,
+            dashboard_address=None,
+            resources=MODEL_SLOT,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.subscribe_topic(tasks.TOPIC, relay)
+        try:
+            yield client
+        finally:
+            tasks.prepare_stop()
+
+
+def run_task(client: Client, work: Any, *arguments: Any) -> Any:
+    """Run one task on a worker that has its model slot free, and wait for its result."""
+    return client.submit(work, *arguments, resources=MODEL_SLOT, pure=False).result()
+
+
+class ShardProgress:
+    """Adds up the progress of a stage's shards (`stage#shard`) into the stage's own."""
+
+    def __init__(self, listener: Listener):
+        self._listener = listener
+        self._before: dict[str, int] = {}
+        self._shards: dict[str, dict[str, StageProgress]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on, a shard's progress as its stage's."""
+        if isinstance(event, StageProgress) and "#" in event.stage:
+            stage, _, shard = event.stage.rpartition("#")
+            with self._lock:
+                shards = self._shards.setdefault(stage, {})
+                shards[shard] = event
+                done = self._before.get(stage, 0) + sum(e.done for e in shards.values())
+                tokens = sum(e.tokens for e in shards.values())
+            event = StageProgress(stage, done, tokens)
+        elif isinstance(event, StageStarted):
+            self._before[event.stage] = event.done
+        self._listener(event)

