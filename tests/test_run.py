@@ -245,7 +245,7 @@ def test_unrated_emotions_are_counted_and_named(tiny_model: Path, tmp_path: Path
     text = (tmp_path / "stories.jsonl").read_text().replace('"bored"', '"xyzzy"')
     (tmp_path / "stories.jsonl").write_text(text)
     manifest = write_manifest(tmp_path, tiny_model)
-    done = emovec("run", manifest, "--root", tmp_path / "runs")
+    done = emovec("analyze", manifest, "--root", tmp_path / "runs")
     assert "glasgow does not rate 1 emotions (xyzzy)" in done.stdout
     table = pd.read_csv(tmp_path / "runs/study/tables/geometry.csv")
     assert set(table["n_emotions"]) == {5}
@@ -255,7 +255,7 @@ def test_unrated_emotions_are_counted_and_named(tiny_model: Path, tmp_path: Path
 def test_cut_texts_and_empty_windows_are_told(tiny_model: Path, tmp_path: Path) -> None:
     extraction = {"max_tokens": 40, "windows": ["all", {"name": "late", "start": 39}]}
     manifest = write_manifest(tmp_path, tiny_model, extraction=extraction)
-    done = emovec("run", manifest, "--root", tmp_path / "runs")
+    done = emovec("analyze", manifest, "--root", tmp_path / "runs")
     assert "30 texts cut at max_tokens" in done.stdout
     cell = open_cell(tmp_path / "runs/study", "tiny@own")
     assert (cell["token_count"].sel(window="late") == 1).all()
