@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,8 +113,12 @@ class Ledger:
             for stage in stages:
                 self.fail(stage, str(error), str(error.log), tuple(error.tail()))
         except Exception as error:
+            log = self.layout.logs / "errors.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as stream:
+                traceback.print_exc(file=stream)
             for stage in stages:
-                self.fail(stage, f"{type(error).__name__}: {error}")
+                self.fail(stage, f"{type(error).__name__}: {error}", str(log))
 
 
 def program_versions() -> dict[str, str]:

@@ -372,6 +372,19 @@ def test_a_failed_stage_shows_its_log_takes_its_dependents_and_can_be_mended(
     assert set(states(manifest, tmp_path / "runs").values()) == {"done"}
 
 
+def test_an_unforeseen_error_leaves_its_traceback_in_the_log(
+    finished: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0].parent, tmp_path / "copy", dirs_exist_ok=True)
+    layout = Layout(tmp_path / "copy" / "runs", "study")
+    (layout.tables / "geometry.csv").unlink()
+    shutil.rmtree(layout.analysis("tiny@own") / "r")
+    done = emovec("run", tmp_path / "copy" / "study.yaml", "--root", layout.root, check=1)
+    assert "FAILED  tables:all: " in done.stdout
+    assert "errors.log" in done.stdout
+    assert "Traceback" in (layout.logs / "errors.log").read_text()
+
+
 def test_norms_that_rate_nothing_are_refused_for_a_sealed_corpus_too(
     finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
 ) -> None:
