@@ -15,22 +15,19 @@ Prints medians in tokens/s and ratios round by round, and writes JSON and a mark
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import platform
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from benchmarks.report import about, write_rates
 from engine.models import cache_folder
 from engine.reading import Reader, Span, batches
 from manifests.builtin import BUILTIN_MODELS
+from manifests.resolve import Importing
+from manifests.schema import Import
 from store.exchange import read_texts
 
 MODEL = "smollm2-135m"
@@ -53,7 +50,7 @@ def main() -> None:
     builtin = BUILTIN_MODELS[MODEL]
     folder = str(cache_folder() / "models" / f"{MODEL}-{builtin.sha256[:12]}")
     reader = Reader(folder, "float32", range(-1, builtin.n_layers), trust_remote_code=False)
-    texts = read_texts(options.stories, None)
+    texts = read_texts(Importing(Import(stories=str(options.stories)), options.stories, None))
     step = max(1, len(texts) // options.texts)
     sample = [text.text for text in texts[::step]][: options.texts]
     ids = [tokens[:MAX_TOKENS] for tokens in reader.tokenize(sample)]
@@ -123,46 +120,13 @@ def _paper(model: Any, ids: Sequence[Sequence[int]]) -> None:
 
 
 def _report(options: argparse.Namespace, tokens: int, rates: dict[str, list[float]]) -> None:
-    """Print and write medians, ranges and ratios."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = {
-        f"emovec / {other}": [a / b for a, b in zip(rates["emovec"], rates[other], strict=True)]
-        for other in ("bare", "paper")
-    }
-    about = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{_cpu_name()}, {torch.get_num_threads()} threads, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, no GPU",
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PROGRAMS},
-        "command": f"python -m benchmarks.extraction --stories {options.stories.name} "
-        f"--texts {options.texts} --rounds {options.rounds} "
-        f"--batch-tokens {options.batch_tokens}",
-        "work": f"{MODEL}, float32, {options.texts} texts, {tokens:,} tokens",
-    }
-    lines = [f"# Extraction, {about['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key != "date"]
-    lines += ["", "| way | tokens/s, median | min | max |", "|---|---|---|---|"]
-    for name, values in rates.items():
-        lines.append(f"| {name} | {medians[name]:.0f} | {min(values):.0f} | {max(values):.0f} |")
-    lines += ["", "| ratio, same round | median | min | max |", "|---|---|---|---|"]
-    for name, values in ratios.items():
-        middle = statistics.median(values)
-        lines.append(f"| {name} | {middle:.2f} | {min(values):.2f} | {max(values):.2f} |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"{about['date']}-extraction"
-    file.with_suffix(".md").write_text(text)
-    data = {"about": about, "tokens_per_second": rates, "ratios": ratios}
-    file.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    command = (
+        f"python -m benchmarks.extraction --stories {options.stories.name} "
+        f"--texts {options.texts} --rounds {options.rounds} --batch-tokens {options.batch_tokens}"
+    )
+    work = f"{MODEL}, float32, {options.texts} texts, {tokens:,} tokens"
+    facts = about(command, work, PROGRAMS)
+    write_rates(options.out, "extraction", facts, rates, {"bare": "emovec", "paper": "emovec"})
 
 
 if __name__ == "__main__":

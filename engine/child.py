@@ -29,7 +29,8 @@ class ChildFailed(Exception):
 
     Attributes:
         log: its log file.
-        crashed: it died (killed, out of memory) rather than reporting an error.
+        crashed: it died, or a process that it depends on (killed, out of memory), rather than
+            reporting an error of its own.
     """
 
     def __init__(self, message: str, log: Path, crashed: bool):
@@ -92,7 +93,7 @@ class Child:
                 if "event" in message:
                     on_event(message["event"])
                 elif "error" in message:
-                    raise ChildFailed(message["error"], self.log, crashed=False)
+                    raise ChildFailed(message["error"], self.log, message["crashed"])
                 else:
                     return message["result"]
         except OSError:  # the other end is gone, or `stop` has closed this one

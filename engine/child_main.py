@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 TASKS = {
+    "measure": "engine.generation.prompts:measure_prompts",
     "dequantise": "engine.models:dequantise",
     "download": "engine.models:download",
     "read": "engine.reading:read_shard",
-    "write": "engine.writing:write_corpora",
+    "write": "engine.generation.writing:write_corpora",
 }
 
 
@@ -32,7 +33,8 @@ def main() -> None:
             send({"result": result})
         except Exception as error:
             traceback.print_exc()
-            send({"error": f"{type(error).__name__}: {error}"})
+            crashed = bool(getattr(error, "crashed", False))  # a process of its own has died
+            send({"error": f"{type(error).__name__}: {error}", "crashed": crashed})
 
 
 def _find(task: str) -> Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Any]:

@@ -104,6 +104,21 @@ def status(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -
 
 
 @app.command()
+def export(
+    manifest: ManifestFile,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make, one in it for each corpus.")],
+    corpus: Annotated[str | None, typer.Option("--corpus", help="Only this corpus.")] = None,
+    root: Root = RUNS,
+) -> None:
+    """Write finished corpora in the published schema, for `datasets.load_dataset`."""
+    from engine.export import export_corpora
+
+    study, _, layout, statuses = _look(manifest, root)
+    for folder, n_texts in export_corpora(study, layout, statuses, corpus, to):
+        typer.echo(f"{folder}   {n_texts:,} texts")
+
+
+@app.command()
 def models() -> None:
     """List the built-in models."""
     from manifests.builtin import BUILTIN_MODELS

@@ -37,7 +37,7 @@ def local_cluster(listener: Listener) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=cpu_count(),
             processes=False,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             resources=MODEL_SLOT,
         ) as cluster,
         Client(cluster) as client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,72 @@ def has_gpu() -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return Path("/dev/nvidiactl").exists()
+
+
+def free_gpus(share: float) -> list[str]:
+    """Return the GPUs, as CUDA_VISIBLE_DEVICES names them, with this share of their memory free.
+
+    Raises:
+        RuntimeError: nvidia-smi does not answer.
+    """
+    query = "--query-gpu=index,uuid,memory.used,memory.total"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"nvidia-smi does not tell which GPUs are free: {error}") from None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = None if visible is None else [name.strip() for name in visible.split(",")]
+    free = []
+    for line in answer.stdout.splitlines():
+        index, uuid, used, total = (field.strip() for field in line.split(","))
+        name = index if named is None else next((n for n in named if n in (index, uuid)), None)
+        if name is not None and float(used) <= (1 - share) * float(total):
+            free.append(name)
+    return free
+
+
+def replica_environments(
+    replicas: int | None, gpus_each: int, share: float
+) -> list[dict[str, str]]:
+    """Return the environment of each copy of a model that is to write at once.
+
+    GPUs are dealt out in order; the CPUs and the cache of a machine without any are divided.
+
+    Args:
+        replicas: how many; None for as many as free GPUs allow, one on a CPU.
+        gpus_each: GPUs for each.
+        share: share of a GPU's memory that a copy takes.
+
+    Raises:
+        ValueError: fewer GPUs are free than are asked for.
+    """
+    if has_gpu():
+        gpus = free_gpus(share)
+        wanted = replicas or max(1, len(gpus) // gpus_each)
+        if wanted * gpus_each > len(gpus):
+            raise ValueError(
+                f"{wanted} x {gpus_each} GPUs are needed, {len(gpus)} have {share:.0%} of their "
+                "memory free; lower replicas, tensor_parallel_size or gpu_memory_utilization"
+            )
+        groups = [gpus[i * gpus_each : (i + 1) * gpus_each] for i in range(wanted)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+    n = replicas or 1
+    cpus = sorted(os.sched_getaffinity(0))
+    if n > len(cpus):
+        raise ValueError(f"{n} replicas on {len(cpus)} CPUs; lower replicas")
+    if n == 1:
+        return [{}]
+    cache = max(1, int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) // n)
+    shares = [cpus[i * len(cpus) // n : (i + 1) * len(cpus) // n] for i in range(n)]
+    return [
+        {
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, mine)),
+            "OMP_NUM_THREADS": str(len(mine)),
+            "VLLM_CPU_KVCACHE_SPACE": str(cache),
+        }
+        for mine in shares
+    ]
 
 
 def cpu_count() -> int:

@@ -138,6 +138,17 @@ def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
     return Path(run_child("download", {"repository": source.hf, "revision": source.revision}))
 
 
+def hub_tokenizer(source: ModelSource) -> Path | None:
+    """Return a hub model's `tokenizer.json`, from the cache or the hub, None where it fails."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(source.hf), "tokenizer.json", revision=source.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
+
+
 def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
     folder = cache_folder() / "models" / f"{name}-{model.sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,29 +9,41 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from engine.generation.checks import CHECKS_VERSION
+from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_layers
 from manifests.errors import InputError, Problem
 from manifests.resolve import Cell, Study, check_analysable
+from manifests.schema import Checks
 from store.corpus import Text, corpus_identity, corpus_size, read_corpus
 from store.exchange import read_texts
-from store.fingerprint import file_digest, fingerprint
-from store.journal import journal_fingerprint, read_journal
+from store.fingerprint import fingerprint, path_digest
+from store.journal import journal_fingerprint, journal_rows
 from store.layout import Layout
 from store.records import Record, read_record
 from store.shards import group_attributes, missing_shards, n_shards, shard_texts
 
-VERSIONS = {"generate": 1, "import": 1, "extract": 1, "analyze": 1, "tables": 1, "figures": 1}
+VERSIONS = {
+    "generate": 2,
+    "import": 2,
+    "describe": 1,
+    "extract": 1,
+    "analyze": 1,
+    "tables": 1,
+    "figures": 1,
+}
 """A stage's version goes up when its code gives other output for the same settings."""
 
 PHASES: dict[str, tuple[str, ...]] = {
-    "generate": ("generate", "import"),
-    "extract": ("generate", "import", "extract"),
-    "analyze": ("generate", "import", "extract", "analyze", "tables"),
+    "generate": ("generate", "import", "describe"),
+    "extract": ("generate", "import", "describe", "extract"),
+    "analyze": ("generate", "import", "describe", "extract", "analyze", "tables"),
     "report": tuple(VERSIONS),
     "run": tuple(VERSIONS),
 }
 """Stage kinds that each command brings up to date."""
 
+CORPUS_TABLES = ("corpora", "corpus_emotions")
 TABLES = ("geometry", "cka", "valence_directions")
 FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
 
@@ -137,10 +149,7 @@ class Plan:
             InputError: broken files, or nothing that can be analysed.
         """
         source = self.study.importing[corpus]
-        if sealed:
-            texts = read_corpus(layout.stories(corpus)).texts
-        else:
-            texts = tuple(read_texts(source.stories, source.neutral))
+        texts = read_corpus(layout.stories(corpus)).texts if sealed else tuple(read_texts(source))
         emotions = tuple(dict.fromkeys(t.emotion for t in texts if t.emotion is not None))
         n_neutral = sum(text.kind == "neutral" for text in texts)
         check_analysable(self.study, corpus, emotions, n_neutral)
@@ -161,14 +170,47 @@ class Plan:
     def _add_corpora(self) -> None:
         for name in self.study.manifest.corpora:
             if name in self.study.writing:
-                self._add("generate", name, self._writing_settings(name), ())
+                checks = checks_settings(self.study.writing[name])
+                self._add("generate", name, {**self._writing_settings(name), "checks": checks}, ())
             else:
-                source = self.study.importing[name]
-                settings = {
-                    "stories": file_digest(source.stories),
-                    "neutral": source.neutral and file_digest(source.neutral),
-                }
-                self._add("import", name, settings, ())
+                self._add("import", name, self._importing_settings(name), ())
+        names = list(self.study.manifest.corpora)
+        settings = {
+            "checks_version": CHECKS_VERSION,
+            "checks": {name: self.checks(name).model_dump(mode="json") for name in names},
+            "tokenizers": {name: self._identities.get(self.tokenizer(name)) for name in names},
+            "norms": self._norms_settings(),
+        }
+        self._add("describe", "all", settings, tuple(self.corpus_stage(name) for name in names))
+
+    def checks(self, corpus: str) -> Checks:
+        """Return what a corpus' texts are checked for."""
+        if corpus in self.study.writing:
+            return self.study.writing[corpus].spec.checks
+        return self.study.importing[corpus].spec.checks
+
+    def tokenizer(self, corpus: str) -> str:
+        """Return the model whose tokenizer counts a corpus: its writer, else its first reader."""
+        if corpus in self.study.writing:
+            return self.study.writing[corpus].spec.model
+        readers = (cell.model for cell in self.study.cells if cell.corpus == corpus)
+        return next(readers, next(iter(self.study.manifest.models)))
+
+    def _norms_settings(self) -> dict[str, str]:
+        return {norms.name: fingerprint(norms.ratings) for norms in self.study.norms}
+
+    def _importing_settings(self, corpus: str) -> dict[str, Any]:
+        source = self.study.importing[corpus]
+        files = {"stories": source.stories, "neutral": source.neutral}
+        digests = {key: path and path_digest(path) for key, path in files.items()}
+        return {**source.spec.model_dump(mode="json", exclude={"checks"}), **digests}
+
+    def journal_key(self, corpus: str) -> str:
+        """Return the fingerprint of all that decides what a model is asked and may answer.
+
+        Which answers are kept is not part of it: other checks judge the same journal again.
+        """
+        return fingerprint(["journal", VERSIONS["generate"], self._writing_settings(corpus)])
 
     def _writing_settings(self, corpus: str) -> dict[str, Any]:
         writing = self.study.writing[corpus]
@@ -185,7 +227,7 @@ class Plan:
                 mode="json",
                 include={
                     *("stories_per_topic", "stories_per_prompt", "neutral_style", "seed"),
-                    *("temperature", "top_p", "max_new_tokens", "min_words"),
+                    *("temperature", "top_p", "max_new_tokens"),
                 },
             ),
         }
@@ -199,7 +241,7 @@ class Plan:
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
         analysis = {
-            "norms": {norms.name: fingerprint(norms.ratings) for norms in self.study.norms},
+            "norms": self._norms_settings(),
             "contrasts": list(manifest.analysis.contrasts),
             "neutral_variance": manifest.analysis.neutral_variance,
         }
@@ -259,7 +301,7 @@ class Plan:
     def _counts(self, stage: Stage, layout: Layout, inputs: dict[str, str]) -> bool:
         """Tell whether unfinished output on disk belongs to this very stage."""
         if stage.kind == "generate":
-            return journal_fingerprint(layout.journal(stage.name)) == stage.fingerprint
+            return journal_fingerprint(layout.journal(stage.name)) == self.journal_key(stage.name)
         attributes = group_attributes(layout.residuals(stage.name)) or {}
         return bool(attributes.get("made_from") == made_from(stage, inputs))
 
@@ -274,21 +316,23 @@ Look = tuple[int, int | None, str, int | None]
 
 def _look_generate(plan: Plan, stage: Stage, layout: Layout) -> Look:
     total = plan.n_texts(stage.name, layout) or 0
-    file = layout.stories(stage.name)
-    if file.is_file():
-        return total, total, "texts", _size(layout.corpus(stage.name))
-    kept: dict[str, int] = {}
-    for row in read_journal(layout.journal(stage.name)):
-        if row["outcome"] == "kept":
-            kept[row["request"]] = len(row["stories"])
-    return min(sum(kept.values()), total), total, "texts", total * 1500
+    if (sealed := corpus_size(layout.stories(stage.name))) is not None:
+        return sealed, total, "texts", _size(layout.corpus(stage.name))
+    journal = layout.journal(stage.name)
+    kept = 0
+    if journal_fingerprint(journal) == plan.journal_key(stage.name):
+        demand = Demand(stage.name, plan.study.writing[stage.name])
+        demand.replay(journal_rows(journal))
+        kept = demand.n_kept
+    return kept, total, "texts", total * 1500
 
 
 def _look_import(plan: Plan, stage: Stage, layout: Layout) -> Look:
     file = layout.stories(stage.name)
     if file.is_file():
         return 1, 1, "corpus", _size(file)
-    return 0, 1, "corpus", plan.study.importing[stage.name].stories.stat().st_size
+    source = plan.study.importing[stage.name].stories
+    return 0, 1, "corpus", None if source is None else _size(source)
 
 
 def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
@@ -317,6 +361,10 @@ def _look_analyze(plan: Plan, stage: Stage, layout: Layout) -> Look:
     return int(there), 1, "data set", _size(folder) if there else None
 
 
+def _look_describe(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    return _look_files([layout.tables / f"{name}.csv" for name in CORPUS_TABLES])
+
+
 def _look_tables(plan: Plan, stage: Stage, layout: Layout) -> Look:
     return _look_files([layout.tables / f"{name}.csv" for name in TABLES])
 
@@ -333,6 +381,7 @@ def _look_files(files: list[Path]) -> Look:
 _LOOK = {
     "generate": _look_generate,
     "import": _look_import,
+    "describe": _look_describe,
     "extract": _look_extract,
     "analyze": _look_analyze,
     "tables": _look_tables,

@@ -109,6 +109,9 @@ def _say(figures: dict[str, Any]) -> str:
         if words:
             shown = ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
             parts.append(f"{norms} does not rate {len(words)} emotions ({shown})")
+    for corpus, counts in (figures.get("flagged") or {}).items():
+        shown = ", ".join(f"{check} {n:,}" for check, n in counts.items())
+        parts.append(f"texts of {corpus} that break a check: {shown}")
     for where, why in (figures.get("missing") or {}).items():
         parts.append(f"no results for {where}: {why}")
     return ", ".join(parts)

@@ -55,10 +55,12 @@ def run_study(study: Study, root: Path, command: str, listener: Listener) -> Out
 
 def _run_phases(ledger: Ledger, client: Client, command: str, folders: dict[str, str]) -> None:
     from engine.cells import analyse_cells, compare_cells, read_cells
-    from engine.corpora import bring_corpora
+    from engine.corpora import bring_corpora, describe_corpora
 
     wanted = PHASES[command]
     bring_corpora(ledger, client, folders)
+    if "describe" in wanted:
+        describe_corpora(ledger, client)
     if "extract" in wanted:
         read_cells(ledger, client, folders)
     if "analyze" in wanted:

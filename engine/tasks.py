@@ -19,11 +19,12 @@ from threadpoolctl import threadpool_limits
 from engine.child import Child, ChildFailed
 from engine.device import child_environment
 from engine.events import Event, Note, StageProgress, StageStarted
-from engine.models import ModelSource, ModelUnavailable, fetch_model
-from engine.stories import Demand
-from engine.writing import writing_from_json
+from engine.generation.demand import Demand
+from engine.generation.description import Description, corpus_tables, describe
+from engine.generation.prompts import writing_from_json
+from engine.models import ModelSource, ModelUnavailable, fetch_model, hub_tokenizer
 from store.corpus import Text, seal_corpus
-from store.journal import read_journal
+from store.journal import journal_rows
 
 TOPIC = "emovec"
 _lock = threading.Lock()
@@ -51,11 +52,17 @@ def fetch(source: ModelSource, log: str) -> str:
     return str(fetch_model(source, run_child))
 
 
+def measure_prompts(job: dict[str, Any]) -> dict[str, Any]:
+    """Ask the child that is about to write what context it needs (`engine.generation.prompts`)."""
+    found = _in_child(_writer(job), Path(job["log"]), "measure", job, lambda event: None)
+    return dict(found)
+
+
 def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
     """Write all corpora of one model; return each one's figures, and its identity once sealed.
 
     Args:
-        job: as `engine.writing.write_corpora` takes it, with `log`, and for each corpus
+        job: as `engine.generation.writing.write_corpora` takes it, with `log`, and for each corpus
             `stories`, the file to seal.
     """
 
@@ -65,25 +72,64 @@ def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
 
     for corpus in job["corpora"]:
         demand, _ = _replayed(corpus)
-        _emit(StageStarted(f"generate:{corpus['name']}", demand.wanted, len(demand.kept), "texts"))
-    key = f"write:{job['model']['folder']}"
+        _emit(StageStarted(f"generate:{corpus['name']}", demand.wanted, demand.n_kept, "texts"))
     try:
-        results = _in_child(key, Path(job["log"]), "write", job, on_event)
+        results = _in_child(_writer(job), Path(job["log"]), "write", job, on_event)
     finally:
         stop_child()
     for corpus in job["corpora"]:
         demand, waiting = _replayed(corpus)
         figures = results[corpus["name"]]
-        if not (demand.given_up or waiting):
-            figures["identity"] = seal_corpus(Path(corpus["stories"]), demand.texts())
-            figures["texts"] = len(demand.kept)
-        figures["kept"] = len(demand.kept)
+        figures["kept"] = demand.n_kept
+        if not (figures["given_up"] or waiting):
+            texts = demand.texts(Path(corpus["journal"]))
+            sealed = seal_corpus(Path(corpus["stories"]), texts)
+            figures |= {"identity": sealed.identity, "texts": sealed.n_texts}
     return dict(results)
 
 
 def import_corpus(stories: str, texts: Sequence[Text]) -> dict[str, Any]:
     """Seal an imported corpus."""
-    return {"identity": seal_corpus(Path(stories), texts), "texts": len(texts)}
+    sealed = seal_corpus(Path(stories), texts)
+    return {"identity": sealed.identity, "texts": sealed.n_texts}
+
+
+def tokenizer_file(source: ModelSource, log: str) -> str | None:
+    """Return a model's `tokenizer.json`, None where it has none or cannot be had."""
+    if source.hf is None:
+        found = Path(fetch(source, log)) / "tokenizer.json"
+        return str(found) if found.is_file() else None
+    hub_file = hub_tokenizer(source)
+    return None if hub_file is None else str(hub_file)
+
+
+def describe_corpus(job: dict[str, Any]) -> Description:
+    """Describe one corpus and list its texts that break a check.
+
+    Args:
+        job: `corpus`, `writing` (None for an imported one), `journal`, `stories`, `flagged`,
+            `checks`, `tokenizer` (model and file, or None) and `norms`.
+    """
+    writing = None if job["writing"] is None else writing_from_json(job["writing"])
+    return describe(
+        job["corpus"],
+        writing,
+        journal=Path(job["journal"]),
+        stories=Path(job["stories"]),
+        flagged=Path(job["flagged"]),
+        checks=job["checks"],
+        tokenizer=job["tokenizer"],
+        norms=job["norms"],
+    )
+
+
+def write_corpus_tables(found: list[Description], folder: str) -> dict[str, Any]:
+    """Write the tables over all corpora."""
+    from store.results import write_tables as write
+
+    files = write(Path(folder), corpus_tables(found))
+    flagged = {d.corpus: {k: n for k, n in d.flagged.items() if n} for d in found}
+    return {"files": len(files), "flagged": {k: counts for k, counts in flagged.items() if counts}}
 
 
 def read_shard(job: dict[str, Any]) -> dict[str, Any]:
@@ -195,16 +241,26 @@ def _in_child(
     job: dict[str, Any],
     on_event: Callable[[dict[str, Any]], None],
 ) -> Any:
-    """Run a task in the child for `key`; a child that dies is replaced once."""
-    for attempt in (1, 2):
+    """Run a task in the child for `key`.
+
+    A child that dies is replaced, once, and again for as long as each gets further than the last.
+    """
+    furthest, reached = -1, -2
+
+    def note_progress(event: dict[str, Any]) -> None:
+        nonlocal furthest
+        furthest = max(furthest, event.get("done", event.get("texts", 0)))
+        on_event(event)
+
+    while True:
         try:
-            return _child_for(key, log).call(task, job, on_event)
+            return _child_for(key, log).call(task, job, note_progress)
         except ChildFailed as failure:
             stop_child()
-            if not failure.crashed or attempt == 2 or _stopping.is_set():
+            if not failure.crashed or furthest <= reached or _stopping.is_set():
                 raise
+            reached = furthest
             _emit(Note(f"{failure}; it is started once more (log: {log.name})"))
-    raise AssertionError("unreachable")
 
 
 _stopping = threading.Event()
@@ -234,9 +290,13 @@ def _child_for(key: str, log: Path) -> Child:
         return _child[1]
 
 
+def _writer(job: dict[str, Any]) -> str:
+    return f"write:{job['model']['folder']}"
+
+
 def _replayed(corpus: dict[str, Any]) -> tuple[Demand, list[Any]]:
     demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
-    return demand, demand.replay(read_journal(Path(corpus["journal"])))
+    return demand, demand.replay(journal_rows(Path(corpus["journal"])))
 
 
 def _results(cells: list[tuple[str, str, str, str]]) -> list[Any]:

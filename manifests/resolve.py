@@ -19,7 +19,7 @@ from manifests.errors import InputError, Problem
 from manifests.lists import Prompts, read_prompts, read_words
 from manifests.loading import read_manifest
 from manifests.norms import Norms, read_norms
-from manifests.schema import Generate, Manifest
+from manifests.schema import Generate, Import, Manifest
 
 MIN_RATED = 3
 """Fewest rated emotions that a correlation is computed from."""
@@ -72,9 +72,10 @@ class Writing:
 
 @dataclass(frozen=True)
 class Importing:
-    """Files of an imported corpus, as absolute paths."""
+    """An imported corpus, with the absolute paths of its files (`stories` None: on the hub)."""
 
-    stories: Path
+    spec: Import
+    stories: Path | None
     neutral: Path | None
 
 
@@ -133,13 +134,7 @@ def load_study(file: Path) -> Study:
             if corpus.generate is not None:
                 writing[name] = _resolve_writing(name, corpus.generate, manifest, document)
             elif corpus.import_ is not None:
-                path: KeyPath = ("corpora", name, "import")
-                stories = _file(base, corpus.import_.stories, document, (*path, "stories"))
-                neutral = corpus.import_.neutral
-                importing[name] = Importing(
-                    stories,
-                    None if neutral is None else _file(base, neutral, document, (*path, "neutral")),
-                )
+                importing[name] = _resolve_importing(name, corpus.import_, document)
         except InputError as error:
             problems += error.problems
     for index, entry in enumerate(manifest.analysis.norms):
@@ -224,6 +219,17 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
     return Writing(spec, emotions, topics, neutral, prompts)
 
 
+def _resolve_importing(name: str, spec: Import, document: Document) -> Importing:
+    path: KeyPath = ("corpora", name, "import")
+    found: dict[str, Path | None] = {}
+    for key, value in (("stories", spec.stories), ("neutral", spec.neutral)):
+        file = None if value is None else (document.file.parent / value).resolve()
+        if file is not None and not file.exists():
+            raise InputError(document.problem((*path, key), f"no such file: {file}"))
+        found[key] = file
+    return Importing(spec, found["stories"], found["neutral"])
+
+
 def _resolve_cells(
     manifest: Manifest, document: Document, problems: list[Problem]
 ) -> tuple[Cell, ...]:
@@ -251,10 +257,3 @@ def _known(given: str, names: Iterable[str]) -> str:
     known = list(names)
     close = difflib.get_close_matches(given, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
-def _file(base: Path, value: str, document: Document, path: KeyPath) -> Path:
-    file = (base / value).resolve()
-    if not file.is_file():
-        raise InputError(document.problem(path, f"no such file: {file}"))
-    return file

@@ -77,6 +77,9 @@ class ModelEntry(Strict):
     """Run Python code that comes with the model. Leave off unless you have read that code."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model while it writes."""
+    replicas: int | None = Field(default=None, ge=1)
+    """Copies of the model that write at once; when absent, as many as there are free GPUs for (one
+    on a CPU)."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of a GPU's memory that vLLM may take while writing."""
     max_num_seqs: int | None = Field(default=None, ge=1)
@@ -122,6 +125,51 @@ def _count_or_all(value: object) -> object:
 WordList = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
 
+TextCheck = Literal[
+    "reasoning", "refusal", "debris", "too_short", "too_long", "cut_off", "repetition", "leak",
+    "duplicate",
+]  # fmt: skip
+"""What a text by itself is checked for, in this order."""
+
+
+def _distinct(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a list")
+    if any(value.count(item) > 1 for item in value):
+        raise ValueError("the same entry stands in the list twice")
+    return tuple(value)
+
+
+class Checks(Strict):
+    """What a text must pass: thresholds, and checks to leave out.
+
+    Of the 1,539 stories published with arXiv 2606.26987 (Gemma-4-E4B), 4 break a default: they
+    hold their emotion's word or an inflection of it.
+    """
+
+    skip: Annotated[tuple[TextCheck, ...], BeforeValidator(_distinct)] = ()
+    """Checks that refuse nothing. What they would have refused is counted and listed instead."""
+    min_words: int = Field(default=40, ge=1)
+    """`too_short`: fewest words."""
+    max_words: int = Field(default=600, ge=1)
+    """`too_long`: most words."""
+    leak: Literal["inflections", "substring"] = "inflections"
+    """`leak`: a story may not hold a word with the stem of its emotion (Snowball; `lazily` under
+    lazy), or, as the paper has it, the emotion's letters anywhere (`meager` under eager)."""
+    max_repetition: float = Field(default=0.1, ge=0, le=1)
+    """`repetition`: largest share of a text's 5-word runs that stand in it before. Published
+    stories reach .01."""
+    max_overlap: float = Field(default=0.5, ge=0.4, le=1)
+    """`duplicate`: Jaccard similarity of 3-word runs from which the later of two texts of a corpus
+    is a duplicate. Published stories reach .08."""
+
+    @model_validator(mode="after")
+    def _room(self) -> Checks:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) is below min_words ({self.min_words})")
+        return self
+
+
 class Generate(Strict):
     """A corpus that a model writes: emotions x topics x stories, and neutral texts."""
 
@@ -155,20 +203,63 @@ class Generate(Strict):
     """Nucleus sampling threshold."""
     max_new_tokens: int = Field(default=2048, ge=16)
     """Longest reply in tokens; a reply cut off there is refused."""
-    min_words: int = Field(default=40, ge=1)
-    """Shortest story or neutral text in words; a shorter one is refused."""
     attempts: int = Field(default=4, ge=1, le=100)
     """Replies asked for before a prompt falls back to one story at a time, and again before a
     single story is given up."""
+    checks: Checks = Field(default_factory=Checks)
+    """What a text must pass to be kept."""
+
+
+class Columns(Strict):
+    """Which columns of a table hold what."""
+
+    text: str | None = None
+    """One text a row; when absent `stories` (a list of texts a row), `story` or `text`, whichever
+    the table has."""
+    emotion: str = "emotion"
+    """The text's emotion: a word, or a class label of a Hugging Face data set."""
+    topic: str = "topic"
+    """What the text is about; a table may be without it."""
 
 
 class Import(Strict):
-    """A corpus from files."""
+    """A corpus from files or from the hub: written by a model or by people.
 
-    stories: str
-    """JSONL with `emotion`, `topic` and `stories` (a list of texts) on each line."""
+    Tables are JSONL, CSV, Parquet or a folder saved by `datasets`, in the published schema
+    (`emotion, topic, stories`) or with one text a row.
+    """
+
+    stories: str | None = None
+    """Path of a table of texts and emotions."""
+    hf: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """A Hugging Face data set instead of a path."""
+    revision: str | None = None
+    """Commit, tag or branch of the `hf` data set."""
+    config: str | None = None
+    """Configuration of the `hf` data set, where it has several."""
+    split: str | None = None
+    """Split to take from the hub or from a folder saved by `datasets`; `train` when absent."""
+    columns: Columns = Field(default_factory=Columns)
+    """Which columns hold what."""
     neutral: str | None = None
-    """Neutral texts, one a line."""
+    """Neutral texts: a text file with one a line, or a table like `stories` without emotions."""
+    neutral_emotion: str | None = None
+    """Texts of this emotion are the neutral ones, as `neutral` in many labelled corpora."""
+    texts_per_emotion: int | None = Field(default=None, ge=1)
+    """At most this many texts of each emotion (and neutral ones under `neutral_emotion`), chosen
+    by a hash of the text; all of them when absent."""
+    checks: Checks = Field(default_factory=Checks)
+    """What texts are checked for; what breaks a check is counted and listed, and stays in."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Import:
+        if (self.stories is None) == (self.hf is None):
+            raise ValueError("give exactly one of stories and hf")
+        if self.hf is None and (self.revision or self.config):
+            raise ValueError("revision and config go with hf only")
+        if self.neutral is not None and self.neutral_emotion is not None:
+            raise ValueError("give neutral or neutral_emotion, not both")
+        return self
 
 
 class CorpusEntry(Strict):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,9 @@ import pyarrow.parquet as pq
 
 from manifests.errors import InputError, Problem
 from store.atomic import written_whole
+
+ROW_GROUP = 4096
+"""Texts written, and read, at once."""
 
 SCHEMA = pa.schema(
     [
@@ -49,6 +53,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """What sealing gives: the sha256 over all rows, and their number."""
+
+    identity: str
+    n_texts: int
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A sealed corpus in memory."""
 
@@ -66,24 +78,41 @@ class Corpus:
         return sum(text.kind == "neutral" for text in self.texts)
 
 
-def seal_corpus(file: Path, texts: Sequence[Text]) -> str:
-    """Write a corpus whole and return the identity of its content.
+def seal_corpus(file: Path, texts: Iterable[Text]) -> Sealed:
+    """Write a corpus whole, in the order given, with a bounded number of texts in memory.
 
     Raises:
         ValueError: no texts, an empty text, or a text_id that stands there twice.
     """
-    ids = {text.text_id for text in texts}
-    if not texts or len(ids) < len(texts):
-        raise ValueError(f"{len(texts)} texts with {len(ids)} distinct ids cannot be a corpus")
-    if empty := next((text.text_id for text in texts if not text.text.strip()), None):
-        raise ValueError(f"text {empty} is empty")
-    identity = content_identity(texts)
-    columns = list(zip(*(astuple(text) for text in texts), strict=True))
-    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
-    table = table.replace_schema_metadata({b"emovec": json.dumps({"identity": identity})})
-    with written_whole(file) as partial:
-        pq.write_table(table, partial, compression="zstd")
-    return identity
+    digest = hashlib.sha256()
+    ids: set[str] = set()
+    n_texts = 0
+    with (
+        written_whole(file) as partial,
+        pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer,
+    ):
+        for batch in _batched(texts, ROW_GROUP):
+            for text in batch:
+                if not text.text.strip():
+                    raise ValueError(f"text {text.text_id} is empty")
+                digest.update(json.dumps(astuple(text)).encode() + b"\n")
+                ids.add(text.text_id)
+            n_texts += len(batch)
+            columns = zip(*(astuple(text) for text in batch), strict=True)
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+            writer.write_table(pa.table(arrays, SCHEMA))
+        if not n_texts or len(ids) < n_texts:
+            what = f"{n_texts} texts with {len(ids)} distinct ids cannot be a corpus"
+            raise ValueError(what)
+        identity = digest.hexdigest()
+        writer.add_key_value_metadata({"emovec": json.dumps({"identity": identity})})
+    return Sealed(identity, n_texts)
+
+
+def _batched(texts: Iterable[Text], size: int) -> Iterator[list[Text]]:
+    source = iter(texts)
+    while batch := list(islice(source, size)):
+        yield batch
 
 
 def read_corpus(file: Path) -> Corpus:
@@ -94,11 +123,19 @@ def read_corpus(file: Path) -> Corpus:
         InputError: the file is damaged.
     """
     try:
-        table = pq.read_table(file)
+        identity = _identity(pq.read_metadata(file))
+        return Corpus(tuple(iter_texts(file)), identity)
     except pa.ArrowInvalid:
         raise _damaged(file) from None
-    rows = zip(*(table.column(name).to_pylist() for name in SCHEMA.names), strict=True)
-    return Corpus(tuple(Text(*row) for row in rows), _identity(table.schema))
+
+
+def iter_texts(file: Path) -> Iterator[Text]:
+    """Yield the texts of a sealed corpus in order, a row group at a time."""
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=ROW_GROUP):
+            columns = (batch.column(name).to_pylist() for name in SCHEMA.names)
+            for row in zip(*columns, strict=True):
+                yield Text(*row)
 
 
 def corpus_size(file: Path) -> int | None:
@@ -120,18 +157,9 @@ def corpus_identity(file: Path) -> str | None:
     if not file.is_file():
         return None
     try:
-        return _identity(pq.read_schema(file))
+        return _identity(pq.read_metadata(file))
     except pa.ArrowInvalid:
         raise _damaged(file) from None
-
-
-def content_identity(texts: Iterable[Text]) -> str:
-    """Return the sha256 over all rows."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(json.dumps(astuple(text)).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
 
 
 def _damaged(file: Path) -> InputError:
@@ -139,5 +167,5 @@ def _damaged(file: Path) -> InputError:
     return InputError(Problem(file, None, "", what))
 
 
-def _identity(schema: pa.Schema) -> str:
-    return str(json.loads((schema.metadata or {})[b"emovec"])["identity"])
+def _identity(metadata: pq.FileMetaData) -> str:
+    return str(json.loads((metadata.metadata or {})[b"emovec"])["identity"])

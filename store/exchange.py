@@ -1,94 +1,262 @@
-"""Corpora from other people's files: stories in the published JSONL schema, neutral texts."""
+"""Corpora from and for other people: tables of texts and emotions in, the published schema out.
+
+Read are JSONL, CSV, Parquet, folders saved by `datasets` and data sets on the hub, in the schema
+published with arXiv 2606.26987 (`emotion, topic, stories`) or with one text a row.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from manifests.document import read_text
 from manifests.errors import InputError, Problem, shorten
+from manifests.resolve import Importing
+from manifests.schema import Columns
+from store.atomic import folder_written_whole
 from store.corpus import Text
 
 MAX_BYTES = 1 << 32
+MAX_PROBLEMS = 20
+"""Broken rows that are named one by one; the rest is counted."""
+TEXT_COLUMNS = ("story", "text")
+
+Row = tuple[int, dict[str, Any]]
+"""Line (or row, from 1, where a file has no lines) and its columns."""
 
 
-def read_texts(stories: Path, neutral: Path | None) -> list[Text]:
+def read_texts(source: Importing) -> list[Text]:
     """Read an imported corpus in file order, neutral texts last.
 
-    Args:
-        stories: JSONL, each line with `emotion`, `topic` and `stories` (a list of texts).
-        neutral: one text a line; blank lines are passed over.
-
     Raises:
-        InputError: one problem for each broken line or empty story, named with its line.
+        InputError: one problem for each broken row, named with its line.
     """
-    texts: list[Text] = []
+    spec = source.spec
+    origin = source.stories or Path(f"hf:{spec.hf}")
     problems: list[Problem] = []
-    seen: dict[tuple[str, str], int] = {}
-    topics: dict[str, int] = {}
-    for number, line in enumerate(read_text(stories, MAX_BYTES).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(stories, number, line, problems)
-        if row is None:
-            continue
-        emotion, topic, bodies = row
-        topic_number = topics.setdefault(topic, len(topics))
-        first = seen.get((emotion, topic), 0)
-        seen[emotion, topic] = first + len(bodies)
-        for story, body in enumerate(bodies, start=first):
-            text_id = f"{emotion}/{topic_number:03d}/{story}"
-            texts.append(Text(text_id, "emotion", emotion, topic, story, body))
-    if not texts and not problems:
-        problems.append(Problem(stories, None, "", "holds no stories"))
-    if neutral is not None:
-        bodies = [t.strip() for t in read_text(neutral, MAX_BYTES).split("\n") if t.strip()]
-        if not bodies:
-            problems.append(Problem(neutral, None, "", "holds no texts"))
-        texts += [
-            Text(f"neutral-{i:03d}", "neutral", None, None, 0, b) for i, b in enumerate(bodies)
-        ]
+    found: list[tuple[str, str | None, str]] = []  # emotion, topic, text
+    for number, row in _rows(source, source.stories, problems):
+        wrong = list(_wrong(row, spec.columns))
+        problems += [Problem(origin, number, key, what) for key, what in wrong]
+        if not wrong:
+            emotion, topic = row[spec.columns.emotion].strip(), row.get(spec.columns.topic)
+            bodies = _bodies(row, spec.columns)
+            found += [(emotion, topic.strip() if topic else None, body) for body in bodies]
+    if not found and not problems:
+        problems.append(Problem(origin, None, "", "holds no stories"))
+    if spec.texts_per_emotion is not None:
+        found = _chosen(found, spec.texts_per_emotion)
+    neutral = [text for emotion, _, text in found if emotion == spec.neutral_emotion]
+    if spec.neutral_emotion is not None and not neutral and not problems:
+        what = f"holds no text of the emotion {spec.neutral_emotion!r}"
+        problems.append(Problem(origin, None, "neutral_emotion", what))
+    if source.neutral is not None:
+        neutral = list(_neutral(source, source.neutral, problems))
+    if len(problems) > MAX_PROBLEMS:
+        rest = f"and {len(problems) - MAX_PROBLEMS} more such problems"
+        problems = [*problems[:MAX_PROBLEMS], Problem(origin, None, "", rest)]
     if problems:
         raise InputError(problems)
-    return texts
+    stories = (item for item in found if item[0] != spec.neutral_emotion)
+    return [*_numbered(stories), *_numbered_neutral(neutral)]
 
 
-def _row(
-    file: Path, number: int, line: str, problems: list[Problem]
-) -> tuple[str, str, list[str]] | None:
-    """Return a line's emotion, topic and stories, or None after adding to `problems`."""
+def write_published(folder: Path, name: str, about: str, texts: Iterable[Text]) -> None:
+    """Write a corpus so that `datasets.load_dataset(folder)` reads it, whole.
+
+    Args:
+        folder: made here: `stories.jsonl` (emotion, topic, stories), `neutral.jsonl` (topic, text)
+            where there are neutral texts, and `README.md`.
+        name: the corpus.
+        about: where it comes from, for the README.
+        texts: its texts, those of one emotion and topic one after the other.
+
+    Raises:
+        FileExistsError: the folder exists.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; give another folder")
+    by_kind: dict[str, list[Text]] = {"emotion": [], "neutral": []}
+    for text in texts:
+        by_kind[text.kind].append(text)
+    lines = {"stories": io.StringIO(), "neutral": io.StringIO()}
+    for (emotion, topic), group in groupby(by_kind["emotion"], lambda t: (t.emotion, t.topic)):
+        row = {"emotion": emotion, "topic": topic, "stories": [text.text for text in group]}
+        lines["stories"].write(json.dumps(row, ensure_ascii=False) + "\n")
+    for text in by_kind["neutral"]:
+        row = {"topic": text.topic, "text": text.text}
+        lines["neutral"].write(json.dumps(row, ensure_ascii=False) + "\n")
+    parts = {part: text.getvalue() for part, text in lines.items() if text.getvalue()}
+    configs = "".join(
+        f"- config_name: {part}\n  data_files: {part}.jsonl\n" + "  default: true\n" * (i == 0)
+        for i, part in enumerate(parts)
+    )
+    card = (
+        f"---\nconfigs:\n{configs}---\n# {name}\n\n{about}\n\n"
+        f"{len(by_kind['emotion']):,} stories and {len(by_kind['neutral']):,} neutral texts.\n"
+    )
+    with folder_written_whole(folder) as partial:
+        for part, content in parts.items():
+            (partial / f"{part}.jsonl").write_text(content, encoding="utf-8")
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+def _rows(source: Importing, table: Path | None, problems: list[Problem]) -> Iterator[Row]:
+    """Yield the rows of a table, of a saved data set or, without a path, of one on the hub.
+
+    Lines that are no rows are added to `problems`.
+
+    Raises:
+        InputError: the table cannot be read at all.
+    """
+    if table is None or table.is_dir():
+        yield from _data_set_rows(source, table)
+    elif table.suffix == ".parquet":
+        try:
+            with pq.ParquetFile(table) as parquet:
+                batches = (batch.to_pylist() for batch in parquet.iter_batches(4096))
+                yield from enumerate((row for batch in batches for row in batch), start=1)
+        except pa.ArrowInvalid as error:
+            what = f"not a Parquet file: {str(error).splitlines()[0]}"
+            raise InputError(Problem(table, None, "", what)) from None
+    elif table.suffix in (".csv", ".tsv"):
+        yield from _csv_rows(table)
+    elif table.suffix in (".jsonl", ".json", ".ndjson"):
+        yield from _json_rows(table, problems)
+    else:
+        what = "unknown kind of table; known: .jsonl, .csv, .tsv, .parquet, a folder of `datasets`"
+        raise InputError(Problem(table, None, "", what))
+
+
+def _json_rows(file: Path, problems: list[Problem]) -> Iterator[Row]:
+    for number, line in enumerate(read_text(file, MAX_BYTES).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}"
+            problems.append(Problem(file, number, "", what))
+            continue
+        if not isinstance(row, dict):
+            problems.append(Problem(file, number, "", f"expected an object, got {shorten(row)}"))
+            continue
+        yield number, row
+
+
+def _csv_rows(file: Path) -> Iterator[Row]:
+    delimiter = "\t" if file.suffix == ".tsv" else ","
+    csv.field_size_limit(1 << 30)
+    text = io.StringIO(read_text(file, MAX_BYTES), newline="")
+    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        what = f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}"
-        problems.append(Problem(file, number, "", what))
-        return None
-    found = list(_wrong(row))
-    problems += [Problem(file, number, key, what) for key, what in found]
-    if found:
-        return None
-    return row["emotion"].strip(), row["topic"].strip(), row["stories"]
+        for row in reader:
+            if None in row or None in row.values():
+                n = len(reader.fieldnames or ())
+                what = f"not as many fields as the header has columns ({n})"
+                raise InputError(Problem(file, reader.line_num, "", what))
+            yield reader.line_num, dict(row)
+    except csv.Error as error:
+        raise InputError(Problem(file, reader.line_num, "", f"not valid CSV: {error}")) from None
 
 
-def _wrong(row: Any) -> Iterator[tuple[str, str]]:
+def _data_set_rows(source: Importing, folder: Path | None) -> Iterator[Row]:
+    import datasets
+
+    spec = source.spec
+    split = spec.split or "train"
+    origin = folder or Path(f"hf:{spec.hf}")
+    try:
+        if folder is None:
+            found = datasets.load_dataset(spec.hf, spec.config, split=split, revision=spec.revision)
+        else:
+            found = datasets.load_from_disk(str(folder))
+            if isinstance(found, datasets.DatasetDict):
+                found = found[split]
+    except KeyError:
+        what = f"has no split {split!r}; it has {', '.join(found)}"
+        raise InputError(Problem(origin, None, "", what)) from None
+    except Exception as error:  # the library raises whatever its loaders raise
+        what = f"cannot be loaded as a data set: {str(error).splitlines()[0]}"
+        raise InputError(Problem(origin, None, "", what)) from None
+    labels = {
+        name: feature for name, feature in found.features.items() if hasattr(feature, "int2str")
+    }
+    for number, row in enumerate(found, start=1):
+        for name, feature in labels.items():
+            if row[name] is not None and row[name] >= 0:
+                row[name] = feature.int2str(row[name])
+        yield number, row
+
+
+def _neutral(source: Importing, file: Path, problems: list[Problem]) -> Iterator[str]:
+    if file.suffix == ".txt":
+        bodies = [t.strip() for t in read_text(file, MAX_BYTES).split("\n") if t.strip()]
+        if not bodies:
+            problems.append(Problem(file, None, "", "holds no texts"))
+        yield from bodies
+        return
+    columns = source.spec.columns
+    n = 0
+    for number, row in _rows(source, file, problems):
+        wrong = list(_wrong_bodies(row, columns))
+        problems += [Problem(file, number, key, what) for key, what in wrong]
+        if not wrong:
+            n += 1
+            yield from _bodies(row, columns)
+    if not n and not problems:
+        problems.append(Problem(file, None, "", "holds no texts"))
+
+
+def _bodies(row: dict[str, Any], columns: Columns) -> list[str]:
+    key = _text_column(row, columns)
+    return list(row[key]) if key == "stories" and isinstance(row[key], list) else [row[str(key)]]
+
+
+def _text_column(row: dict[str, Any], columns: Columns) -> str | None:
+    """Return the column that holds a row's texts, None where there is none."""
+    if columns.text is not None:
+        return columns.text if columns.text in row else None
+    return next((name for name in ("stories", *TEXT_COLUMNS) if name in row), None)
+
+
+def _wrong(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for everything wrong with a row."""
-    if not isinstance(row, dict):
-        yield "", f"expected an object, got {shorten(row)}"
+    if columns.emotion not in row:
+        yield columns.emotion, f"no such column; the table has {', '.join(map(str, row))}"
+    elif not _is_text(row[columns.emotion]):
+        yield columns.emotion, f"expected text, got {shorten(row[columns.emotion])}"
+    topic = row.get(columns.topic)
+    if topic not in (None, "") and not _is_text(topic):
+        yield columns.topic, f"expected text, got {shorten(topic)}"
+    yield from _wrong_bodies(row, columns)
+
+
+def _wrong_bodies(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
+    key = _text_column(row, columns)
+    if key is None:
+        wanted = columns.text or "stories, story or text"
+        yield wanted, f"no such column; the table has {', '.join(map(str, row))}"
         return
-    for key in ("emotion", "topic"):
-        if not _is_text(row.get(key)):
-            yield key, f"expected text, got {shorten(row.get(key))}"
-    stories = row.get("stories")
-    if not isinstance(stories, list) or not stories:
-        yield "stories", f"expected a list of texts, got {shorten(stories)}"
+    value = row[key]
+    if key == "stories" and (not isinstance(value, list) or not value):
+        yield key, f"expected a list of texts, got {shorten(value)}"
         return
-    for index, story in enumerate(stories):
-        if isinstance(story, str) and not story.strip():
-            yield f"stories.{index}", "an empty story"
-        elif not _is_text(story):
-            yield f"stories.{index}", f"expected text, got {shorten(story)}"
+    for index, body in enumerate(value if isinstance(value, list) else [value]):
+        where = f"{key}.{index}" if isinstance(value, list) else key
+        if isinstance(body, str) and not body.strip():
+            yield where, "an empty story"
+        elif not _is_text(body):
+            yield where, f"expected text, got {shorten(body)}"
 
 
 def _is_text(value: object) -> bool:
@@ -100,3 +268,31 @@ def _is_text(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _chosen(
+    found: list[tuple[str, str | None, str]], per_emotion: int
+) -> list[tuple[str, str | None, str]]:
+    """Return at most so many texts of each emotion, by the sha256 of the text, in file order."""
+    ranked: dict[str, list[tuple[bytes, int]]] = {}
+    for at, (emotion, _, text) in enumerate(found):
+        ranked.setdefault(emotion, []).append((hashlib.sha256(text.encode()).digest(), at))
+    kept = {at for items in ranked.values() for _, at in sorted(items)[:per_emotion]}
+    return [item for at, item in enumerate(found) if at in kept]
+
+
+def _numbered(found: Iterable[tuple[str, str | None, str]]) -> Iterator[Text]:
+    """Yield texts with ids: emotion, number of the topic, number of the story under both."""
+    seen: dict[tuple[str, str | None], int] = {}
+    topics: dict[str | None, int] = {}
+    for emotion, topic, body in found:
+        topic_number = topics.setdefault(topic, len(topics))
+        story = seen.get((emotion, topic), 0)
+        seen[emotion, topic] = story + 1
+        text_id = f"{emotion}/{topic_number:03d}/{story}"
+        yield Text(text_id, "emotion", emotion, topic, story, body)
+
+
+def _numbered_neutral(bodies: Iterable[str]) -> Iterator[Text]:
+    for i, body in enumerate(bodies):
+        yield Text(f"neutral-{i:03d}", "neutral", None, None, 0, body)

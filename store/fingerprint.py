@@ -29,3 +29,11 @@ def file_digest(file: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """Return a file's digest, or one over the names and digests of all files of a folder."""
+    if path.is_file():
+        return file_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return fingerprint({str(file.relative_to(path)): file_digest(file) for file in files})

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from manifests.errors import InputError, Problem
 
@@ -37,22 +37,26 @@ class Journal:
         if found not in (None, fingerprint):
             raise ValueError(f"{file} was written under other settings ({found})")
         self._stream = file.open("ab", buffering=0)
+        self._end = self._stream.seek(0, os.SEEK_END)
         self._synced = time.monotonic()
         if found is None:
             self.append({"journal": 1, "fingerprint": fingerprint})
 
-    def append(self, row: Row) -> None:
-        """Append one row and hand it to the operating system.
+    def append(self, row: Row) -> int:
+        """Append one row, hand it to the operating system and return its offset in bytes.
 
         Raises:
             OSError: the disk is full; a row written in part is cut off at the next opening.
         """
+        offset = self._end
         line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
         view = memoryview(line)
         while view:
             view = view[self._stream.write(view) :]
+        self._end += len(line)
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
+        return offset
 
     def sync(self) -> None:
         """Wait until every row is on disk."""
@@ -75,13 +79,20 @@ class Journal:
 
 
 def read_journal(file: Path) -> Iterator[Row]:
-    """Yield the replies of a journal in order of arrival, header and torn last line left out.
+    """Yield the rows of a journal in order of arrival, header and torn last line left out.
 
     Raises:
         InputError: a line in the middle is damaged.
     """
+    for _, row in journal_rows(file):
+        yield row
+
+
+def journal_rows(file: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (offset in bytes, row), as `read_journal` does."""
     if not file.exists():
         return
+    offset = 0
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):
@@ -91,7 +102,15 @@ def read_journal(file: Path) -> Iterator[Row]:
             except ValueError:
                 raise InputError(Problem(file, number, "", f"damaged line; {MEND}")) from None
             if "journal" not in row:
-                yield row
+                yield offset, row
+            offset += len(line)
+
+
+def row_at(stream: BinaryIO, offset: int) -> Row:
+    """Return the row that begins at an offset of an open journal."""
+    stream.seek(offset)
+    row: Row = json.loads(stream.readline())
+    return row
 
 
 def journal_fingerprint(file: Path) -> str | None:

@@ -64,6 +64,14 @@ class Layout:
         """Return a sealed corpus."""
         return self.corpus(corpus) / "stories.parquet"
 
+    def flagged(self, corpus: str) -> Path:
+        """Return the list of a corpus' texts that break a check and stay in."""
+        return self.corpus(corpus) / "flagged.csv"
+
+    def given_up(self, corpus: str) -> Path:
+        """Return the list of what a corpus lacks because it was refused too often."""
+        return self.corpus(corpus) / "given_up.csv"
+
     def superseded(self, corpus: str, fingerprint: str) -> Path:
         """Return where a corpus goes whose settings were changed."""
         return self.run / "corpora" / ".superseded" / f"{corpus}-{fingerprint[:16]}"

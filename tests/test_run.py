@@ -123,7 +123,7 @@ def test_a_second_run_does_nothing_and_says_so(finished: tuple[Path, Path, str])
     manifest, root, _ = finished
     before = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
     done = emovec("run", manifest, "--root", root)
-    assert "nothing to do: all 5 stages are up to date" in done.stdout
+    assert "nothing to do: all 6 stages are up to date" in done.stdout
     after = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
     assert after == before
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ import xarray as xr
 import zarr
 
 from manifests import InputError
+from manifests.resolve import Importing
+from manifests.schema import Columns, Import
 from store import open_cell
 from store.atomic import folder_written_whole, sweep_partials, written_whole
-from store.corpus import Text, read_corpus, seal_corpus
-from store.exchange import read_texts
+from store.corpus import Text, iter_texts, read_corpus, seal_corpus
+from store.exchange import read_texts, write_published
 from store.fingerprint import fingerprint
 from store.journal import Journal, read_journal
 from store.lock import RunLocked, run_lock
@@ -74,7 +78,8 @@ def test_a_corpus_comes_back_as_it_was_sealed(tmp_path: Path) -> None:
     identity = seal_corpus(tmp_path / "stories.parquet", rows)
     corpus = read_corpus(tmp_path / "stories.parquet")
     assert list(corpus.texts) == rows
-    assert corpus.identity == identity
+    assert corpus.identity == identity.identity
+    assert identity.n_texts == 4
     assert corpus.n_neutral == 1
     assert seal_corpus(tmp_path / "again.parquet", rows) == identity
     assert seal_corpus(tmp_path / "other.parquet", rows[:-1]) != identity
@@ -98,7 +103,10 @@ def test_what_is_no_corpus_cannot_be_sealed(tmp_path: Path, rows: list[Text]) ->
             "s.jsonl:2: stories.0: an empty",
         ),
         ('{"emotion": "sad", "topic": "t", "stories": []}', "s.jsonl:2: stories: expected a list"),
-        ('{"topic": "t", "stories": ["x"]}', "s.jsonl:2: emotion: expected text, got None"),
+        (
+            '{"topic": "t", "stories": ["x"]}',
+            "s.jsonl:2: emotion: no such column",
+        ),
         ('{"emotion": "sad", "topic": "t", "stories": [3]}', "s.jsonl:2: stories.0: expected text"),
         ('{"emotion": "sad", "topic": "t", "stories": ["\\ud800"]}', "s.jsonl:2: stories.0: exp"),
         ("[1]", "s.jsonl:2: expected an object"),
@@ -108,7 +116,7 @@ def test_a_broken_corpus_line_is_named(tmp_path: Path, line: str, expected: str)
     good = '{"emotion": "happy", "topic": "t", "stories": ["a b"]}'
     (tmp_path / "s.jsonl").write_text(f"{good}\n{line}\n{good}\n")
     with pytest.raises(InputError) as caught:
-        read_texts(tmp_path / "s.jsonl", None)
+        read_texts(importing(tmp_path / "s.jsonl"))
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(expected)
 
 
@@ -117,9 +125,121 @@ def test_imported_texts_keep_file_order_and_distinct_ids(tmp_path: Path) -> None
     lines = [json.dumps(row), json.dumps({**row, "stories": ["c"]})]
     (tmp_path / "s.jsonl").write_text("\r\n".join(lines) + "\r\n")
     (tmp_path / "n.txt").write_text("one\n\n two \n")
-    found = read_texts(tmp_path / "s.jsonl", tmp_path / "n.txt")
+    found = read_texts(importing(tmp_path / "s.jsonl", tmp_path / "n.txt"))
     assert [t.text for t in found] == ["a", "b", "c", "one", "two"]
     assert [t.text_id for t in found[:3]] == ["sad/000/0", "sad/000/1", "sad/000/2"]
+
+
+def importing(stories: Path, neutral: Path | None = None, **spec: Any) -> Importing:
+    return Importing(Import(stories=str(stories), **spec), stories, neutral)
+
+
+TABLE = [
+    {"emotion": "joy", "topic": "t", "text": "a b"},
+    {"emotion": "joy", "topic": "t", "text": 'c, "d"\ne'},
+    {"emotion": "none", "topic": "u", "text": "f"},
+]
+
+
+def write_table(folder: Path, kind: str) -> Path:
+    import datasets
+    import pandas as pd
+
+    file = folder / f"table.{kind}"
+    frame = pd.DataFrame(TABLE)
+    if kind == "csv":
+        frame.to_csv(file, index=False)
+    elif kind == "tsv":
+        frame.to_csv(file, index=False, sep="\t")
+    elif kind == "parquet":
+        frame.to_parquet(file)
+    elif kind == "jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        labels = datasets.ClassLabel(names=["none", "joy"])
+        table = datasets.Dataset.from_list(TABLE).cast_column("emotion", labels)
+        if kind == "saved":
+            table.save_to_disk(file)
+        else:
+            datasets.DatasetDict({"train": table}).save_to_disk(file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "saved", "saved-splits"])
+def test_any_table_of_text_and_emotion_is_a_corpus(tmp_path: Path, kind: str) -> None:
+    found = read_texts(importing(write_table(tmp_path, kind), neutral_emotion="none"))
+    assert [(t.emotion, t.topic, t.text) for t in found] == [
+        ("joy", "t", "a b"),
+        ("joy", "t", 'c, "d"\ne'),
+        (None, None, "f"),
+    ]
+    assert [t.text_id for t in found] == ["joy/000/0", "joy/000/1", "neutral-000"]
+
+
+def test_columns_are_named_and_emotions_thinned_by_a_hash(tmp_path: Path) -> None:
+    rows = [{"label": "joy", "body": f"text {i}"} for i in range(20)]
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    columns = Columns(text="body", emotion="label")
+    few = read_texts(importing(file, columns=columns, texts_per_emotion=5))
+    file.write_text("\n".join(map(json.dumps, reversed(rows))))
+    again = read_texts(importing(file, columns=columns, texts_per_emotion=5))
+    assert len(few) == 5
+    assert {t.text for t in few} == {t.text for t in again}
+    assert few[0].topic is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"columns": Columns(text="body")}, "table.csv:2: body: no such column; the table has"),
+        ({"neutral_emotion": "dull"}, "neutral_emotion: holds no text of the emotion 'dull'"),
+        ({"split": "test"}, "has no split 'test'; it has train"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    tmp_path: Path, spec: dict[str, Any], expected: str
+) -> None:
+    kind = "saved-splits" if "split" in spec else "csv"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        read_texts(importing(write_table(tmp_path, kind), **spec))
+
+
+def test_many_broken_rows_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"emotion": "joy", "text": ""}\n' * 500)
+    with pytest.raises(InputError) as caught:
+        read_texts(importing(file))
+    assert len(caught.value.problems) == 21
+    assert "and 480 more" in str(caught.value)
+
+
+def test_a_published_corpus_is_read_by_datasets_and_by_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    rows = [*texts(3), Text("neutral-000", "neutral", None, "a walk", 0, "Ω\n\nb")]
+    folder = tmp_path / "own"
+    write_published(folder, "own", "About it.", rows)
+    cache = str(tmp_path / "cache")
+    stories = datasets.load_dataset(str(folder), split="train", cache_dir=cache)
+    assert [story for row in stories for story in row["stories"]] == [t.text for t in rows[:3]]
+    neutral = datasets.load_dataset(str(folder), "neutral", split="train", cache_dir=cache)
+    assert neutral[0] == {"topic": "a walk", "text": "Ω\n\nb"}
+    again = read_texts(importing(folder / "stories.jsonl", folder / "neutral.jsonl"))
+    assert [(t.kind, t.emotion, t.text) for t in again] == [
+        (t.kind, t.emotion, t.text) for t in rows
+    ]
+    with pytest.raises(FileExistsError, match="exists"):
+        write_published(folder, "own", "", rows)
+
+
+def test_a_sealed_corpus_streams(tmp_path: Path) -> None:
+    n = 10_000
+    many = (Text(f"e/000/{i}", "emotion", "e", "t", i, f"story {i}") for i in range(n))
+    assert seal_corpus(tmp_path / "s.parquet", many).n_texts == n
+    assert [t.story for t in iter_texts(tmp_path / "s.parquet")] == list(range(n))
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -148,6 +268,7 @@ def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from store.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)

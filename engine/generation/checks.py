@@ -1,0 +1,198 @@
+"""What a text by itself is checked for: pure functions of the text, its emotion and thresholds.
+
+Written for English. Checks on replies (how many stories, cut off by the engine) are in
+`engine.generation.replies`, near-duplicates in `engine.generation.duplicates`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from analysis.words import find_stems, runs, words_of
+from manifests.schema import Checks, TextCheck
+
+CHECKS_VERSION = 1
+"""Goes up when a check comes to another verdict under the same thresholds."""
+
+LOOP_WORDS = 5
+ECHO_WORDS = 8
+OPENING = 200
+"""Characters at a text's beginning where refusals and thinking aloud show themselves."""
+
+REASONING_MARKS = re.compile(
+    r"</?\s*(?:think|thinking|thought|reasoning|reflection|scratchpad)\s*>|\[/?THINK\]"
+    r"|<\|(?:channel|start_of_thought|end_of_thought|message)\|>|<unused9[45]>|◁/?think▷",
+    re.IGNORECASE,
+)
+REASONING_OPENING = re.compile(
+    r"^\W*(?:(?:okay|ok|alright|hmm|so|well)\W+)*(?:the user (?:wants|asks|is asking|asked|needs)"
+    r"|let me (?:think|start|brainstorm|try to)|(?:i|we) (?:need|have|must|should) to "
+    r"(?:write|create|produce|come up|make|craft|respond|avoid)|first, i (?:need|should|will))",
+    re.IGNORECASE,
+)
+REFUSAL_ANYWHERE = re.compile(
+    r"\bas an? (?:AI|artificial intelligence|large language model|language model)\b"
+    r"|\bI(?:'m| am) (?:just |only )?an? (?:AI|language model|virtual assistant)\b",
+    re.IGNORECASE,
+)
+REFUSAL_OPENING = re.compile(
+    r"^[\s*_]*(?:I(?:'m| am)(?: very| so| really)? sorry,? (?:but|I)|I apologi[sz]e"
+    r"|(?:unfortunately,? )?I(?:'m| am)? (?:can ?not|can't|won't|unable to|not able to)"
+    r"(?: \w+){0,3}? (?:write|create|generate|provide|help|assist|fulfill?|continue|comply|produce"
+    r"|do (?:that|this)))\b",
+    re.IGNORECASE,
+)
+STORY_HEADING = re.compile(
+    r"^[\s#*_>\[(\"-]*story\s*(?:no\.?|number|\#)?\s*(?P<number>\d{1,3})\b(?P<rest>.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+DEBRIS: dict[str, re.Pattern[str]] = {
+    "a story marker": STORY_HEADING,
+    "a heading": re.compile(
+        r"^\s{0,3}#{1,6}\s.*$|^\s*(?:\*\*|__)[^*_\n]+(?:\*\*|__):?\s*$", re.MULTILINE
+    ),
+    "a label": re.compile(
+        r"^\W*(?:title|story|topic|emotion|theme|setting|word count|notes?|prompt|paragraph)"
+        r"(?:\s+\d+)?\**\s*:",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    "a rule": re.compile(r"^\s*(?:[-*_=]\s?){3,}$", re.MULTILINE),
+    "a note on length": re.compile(r"\(?\b(?:word count\b|\d+ words\)|\(\d+ words)", re.IGNORECASE),
+    "a special token": re.compile(
+        r"<\|[^|>\n]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    ),
+    "a chat opening": re.compile(
+        r"\A\W*(?:(?:sure|certainly|of course|absolutely|great|okay|alright)\b"
+        r"[^.\n]{0,40}[.!,:]\s*)?"
+        r"(?:here(?:'s| is| are)|below (?:is|are)|the following (?:is|are))\b"
+        r"[^.\n]{0,80}\b(?:stor(?:y|ies)|scenes?|paragraphs?|texts?|descriptions?|drafts?)\b"
+        r"|\A\W*(?:sure|certainly|of course|absolutely)(?: thing)?\s*[!:]",
+        re.IGNORECASE,
+    ),
+    "a chat closing": re.compile(
+        r"\b(?:let me know if|(?:i )?hope (?:this|these|you (?:like|enjoy)|it) (?:stor|help|meet"
+        r"|work|captures|th|you)|would you like me to|feel free to (?:ask|let)|this story (?:shows|"
+        r"conveys|captures|illustrates|explores|demonstrates|aims|is about))",
+        re.IGNORECASE,
+    ),
+}  # fmt: skip
+_QUOTES = r"\"'\u201d\u2019\u00bb"
+ENDING = re.compile(rf"(?:[.!?\u2026]|[\u2014\u2013-](?=[{_QUOTES}]))[{_QUOTES})\]*_\s]*\Z")
+"""A sentence's end, or a dash that a quotation mark follows."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a text is checked against.
+
+    Attributes:
+        checks: thresholds.
+        emotion: the word that must not be told; None for a neutral text.
+        instructions: runs of ECHO_WORDS words of the prompt's own wording, in lower case.
+    """
+
+    checks: Checks
+    emotion: str | None
+    instructions: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+
+
+def find_flaws(text: str, source: Source) -> Iterator[tuple[TextCheck, str]]:
+    """Yield (check, what was found) for every check that a text breaks, skipped ones too."""
+    for name, check in _CHECKS.items():
+        if found := check(text, source):
+            yield name, found
+
+
+def first_flaw(text: str, source: Source) -> str:
+    """Return why a text is refused, as `check: what was found`, or "" if it is kept."""
+    for name, found in find_flaws(text, source):
+        if name not in source.checks.skip:
+            return f"{name}: {found}"
+    return ""
+
+
+def instruction_runs(templates: Iterable[str]) -> frozenset[tuple[str, ...]]:
+    """Return the runs of ECHO_WORDS words that prompt templates hold between placeholders."""
+    segments = [part for template in templates for part in re.split(r"\{[^}]*\}", template)]
+    return frozenset(run for part in segments for run in runs(words_of(part), ECHO_WORDS))
+
+
+def _reasoning(text: str, source: Source) -> str:
+    if found := REASONING_MARKS.search(text) or REASONING_OPENING.search(text[:OPENING]):
+        return f"thinks aloud ({_shown(found[0])})"
+    return ""
+
+
+def _refusal(text: str, source: Source) -> str:
+    if found := REFUSAL_OPENING.search(text[:OPENING]) or REFUSAL_ANYWHERE.search(text):
+        return f"declines ({_shown(found[0])})"
+    return ""
+
+
+def _debris(text: str, source: Source) -> str:
+    for what, pattern in DEBRIS.items():
+        if found := pattern.search(text):
+            return f"{what} ({_shown(found[0])})"
+    if source.instructions:
+        for run in runs(words_of(text), ECHO_WORDS):
+            if run in source.instructions:
+                return f"the prompt's own words ({' '.join(run)})"
+    return ""
+
+
+def _too_short(text: str, source: Source) -> str:
+    n, least = len(text.split()), source.checks.min_words
+    return f"{n} words, at least {least} are asked for" if n < least else ""
+
+
+def _too_long(text: str, source: Source) -> str:
+    n, most = len(text.split()), source.checks.max_words
+    return f"{n} words, at most {most} are asked for" if n > most else ""
+
+
+def _cut_off(text: str, source: Source) -> str:
+    return "" if ENDING.search(text) else f"ends in the middle ({_shown(text[-30:])})"
+
+
+def _repetition(text: str, source: Source) -> str:
+    share = repeated_share(text)
+    if share <= source.checks.max_repetition:
+        return ""
+    return f"{share:.2f} of its {LOOP_WORDS}-word runs stand in it before"
+
+
+def repeated_share(text: str) -> float:
+    """Return the share of a text's 5-word runs that stand in it before, 0 below 5 words."""
+    words = words_of(text)
+    total = len(words) - LOOP_WORDS + 1
+    return 1 - len(set(runs(words, LOOP_WORDS))) / total if total > 0 else 0.0
+
+
+def _leak(text: str, source: Source) -> str:
+    if source.emotion is None:
+        return ""
+    if source.checks.leak == "substring":
+        return f"holds {source.emotion!r}" if source.emotion.lower() in text.lower() else ""
+    words = words_of(text.replace("-", " "))
+    for place in find_stems(source.emotion, words):
+        return f"holds {' '.join(words[place])!r} for {source.emotion!r}"
+    return ""
+
+
+def _shown(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_CHECKS: dict[TextCheck, Callable[[str, Source], str]] = {
+    "reasoning": _reasoning,
+    "refusal": _refusal,
+    "debris": _debris,
+    "too_short": _too_short,
+    "too_long": _too_long,
+    "cut_off": _cut_off,
+    "repetition": _repetition,
+    "leak": _leak,
+}

@@ -1,0 +1,206 @@
+"""Writes corpora with vLLM, in a child process: requests stream in, replies go to the journal.
+
+Each finished reply is split, checked and appended to its corpus' journal at once; what is asked
+instead of a refused one joins the running batch. When nothing of a corpus is on its way, its texts
+are held against each other, and the later of two near-duplicates is asked for again. A restart
+replays the journal and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.device import replica_environments
+from engine.generation.demand import Demand, Request
+from engine.generation.duplicates import near_duplicates
+from engine.generation.prompts import OnEvent, PromptEncoder, writing_from_json
+from engine.generation.replicas import Ask, Replicas, Reply
+from store.journal import Journal, journal_rows
+
+EVENT_SECONDS = 0.5
+
+
+@dataclass
+class Desk:
+    """A corpus being written.
+
+    Attributes:
+        name: the corpus.
+        file: its journal's file.
+        demand: what it still needs.
+        journal: the journal, open for appending.
+        output_tokens: written under this load of the model.
+        refused: replies refused under this load.
+        complete: every text is there or given up, and none is a duplicate.
+    """
+
+    name: str
+    file: Path
+    demand: Demand
+    journal: Journal
+    output_tokens: int = 0
+    refused: int = 0
+    complete: bool = False
+
+
+def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Write all corpora of one model with one load of it.
+
+    Args:
+        job: `model` (folder, context and vLLM settings) and `corpora` (name, journal, fingerprint
+            and writing of each), as `engine.corpora` makes them.
+        on_event: called with {corpus, done, total, tokens, refused} on the way.
+
+    Returns:
+        For each corpus: output_tokens and refused replies of this load; output `tokens_per_second`
+        of the whole load from the first engine's start on; and `given_up` (reason by request id).
+
+    Raises:
+        ValueError: a model without a chat template, or too few GPUs.
+        EngineDied: vLLM's process is gone; calling again goes on.
+    """
+    desks = [_desk(corpus) for corpus in job["corpora"]]
+    rate = None
+    with ExitStack() as journals:
+        waiting: deque[tuple[Desk, Request]] = deque()
+        for desk in desks:
+            journals.enter_context(desk.journal)
+            requests = desk.demand.replay(journal_rows(desk.file))
+            waiting.extend((desk, request) for request in requests)
+            waiting.extend((desk, request) for request in _finish(desk))
+        if waiting:
+            seconds = _stream(job["model"], waiting, on_event)
+            rate = sum(desk.output_tokens for desk in desks) / seconds
+    return {
+        desk.name: {
+            "output_tokens": desk.output_tokens,
+            "refused": desk.refused,
+            "tokens_per_second": rate,
+            "given_up": desk.demand.given_up,
+        }
+        for desk in desks
+    }
+
+
+def _desk(corpus: dict[str, Any]) -> Desk:
+    demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
+    file = Path(corpus["journal"])
+    return Desk(corpus["name"], file, demand, Journal(file, corpus["fingerprint"]))
+
+
+def _stream(
+    model: dict[str, Any], waiting: deque[tuple[Desk, Request]], on_event: OnEvent
+) -> float:
+    """Keep the engines full until nothing is waited for; return the seconds they worked."""
+    environments = replica_environments(
+        model["replicas"], model["tensor_parallel_size"], model["gpu_memory_utilization"]
+    )
+    encoder = PromptEncoder(model)
+    running: dict[str, tuple[Desk, Request]] = {}
+
+    def next_ask() -> Ask | None:
+        if not waiting:
+            return None
+        desk, request = waiting.popleft()
+        key = f"{desk.name}|{request.id}|{request.attempt}"
+        running[key] = (desk, request)
+        prompt = encoder.encode(desk.demand.prompt(request))
+        return Ask(key, prompt, sampling_parameters(desk.demand, request))
+
+    told = 0.0
+    desks = list({id(desk): desk for desk, _ in waiting}.values())
+    with closing(Replicas(model, environments, next_ask)) as replicas:
+        while any(desk.demand.n_open for desk in desks):
+            if (reply := replicas.reply(EVENT_SECONDS)) is not None:
+                desk, request = running.pop(reply.key)
+                due = _settle(desk, request, reply) or _finish(desk)
+                if due:
+                    waiting.extendleft((desk, request) for request in reversed(due))
+                    replicas.wake()
+            if time.monotonic() - told > EVENT_SECONDS:
+                told = time.monotonic()
+                _tell(desks, on_event)
+        ended = time.monotonic()
+        _tell(desks, on_event)
+        assert replicas.ready is not None
+        return ended - replicas.ready
+
+
+def _tell(desks: Iterable[Desk], on_event: OnEvent) -> None:
+    for desk in desks:
+        on_event(
+            {
+                "corpus": desk.name,
+                "done": desk.demand.n_kept,
+                "total": desk.demand.wanted,
+                "tokens": desk.output_tokens,
+                "refused": desk.refused,
+            }
+        )
+
+
+def _settle(desk: Desk, request: Request, reply: Reply) -> list[Request]:
+    """Split, check and journal one reply; return what to ask because of it."""
+    verdict = desk.demand.judge(request, reply.text, reply.finish_reason)
+    desk.output_tokens += reply.output_tokens
+    desk.refused += bool(verdict.reason)
+    row = {
+        "request": request.id,
+        "attempt": request.attempt,
+        "seed": desk.demand.seed(request),
+        "outcome": "refused" if verdict.reason else "kept",
+        "reason": verdict.reason,
+        "checks": desk.demand.checks_id,
+        "stories": list(verdict.stories),
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "output_tokens": reply.output_tokens,
+    }
+    return desk.demand.take(row, desk.journal.append(row))
+
+
+def _finish(desk: Desk) -> list[Request]:
+    """Withdraw the near-duplicates of a corpus of which nothing is on its way.
+
+    Returns:
+        What to ask instead of them.
+    """
+    demand = desk.demand
+    checks = demand.writing.spec.checks
+    if demand.n_open or desk.complete:
+        return []
+    due: list[Request] = []
+    if "duplicate" not in checks.skip:
+        with closing(demand.kept(desk.file)) as texts:
+            for found in near_duplicates(texts, checks.max_overlap):
+                row = {
+                    "text_id": texts.text_id(found.position),
+                    "outcome": "withdrawn",
+                    "reason": f"duplicate: {found.overlap:.2f} of {texts.text_id(found.earlier)}",
+                    "checks": demand.checks_id,
+                }
+                due += demand.take(row, desk.journal.append(row))
+    desk.complete = not due
+    return due
+
+
+def sampling_parameters(demand: Demand, request: Request) -> Any:
+    """Return vLLM's sampling parameters of a request."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    spec = demand.writing.spec
+    return SamplingParams(
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_tokens=spec.max_new_tokens,
+        seed=demand.seed(request),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
