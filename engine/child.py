@@ -31,17 +31,20 @@ class ChildFailed(Exception):
         log: its log file.
         crashed: it died, or a process that it depends on (killed, out of memory), rather than
             reporting an error of its own.
+        plain: the message says all there is to know.
     """
 
-    def __init__(self, message: str, log: Path, crashed: bool):
-        super().__init__(message, log, crashed)
-        self.message, self.log, self.crashed = message, log, crashed
+    def __init__(self, message: str, log: Path, crashed: bool, plain: bool = False):
+        super().__init__(message, log, crashed, plain)
+        self.message, self.log, self.crashed, self.plain = message, log, crashed, plain
 
     def __str__(self) -> str:
         return self.message
 
     def tail(self) -> list[str]:
-        """Return the last lines of the child's log."""
+        """Return the last lines of the child's log, none of an error that is plain."""
+        if self.plain:
+            return []
         try:
             text = self.log.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -93,7 +96,9 @@ class Child:
                 if "event" in message:
                     on_event(message["event"])
                 elif "error" in message:
-                    raise ChildFailed(message["error"], self.log, message["crashed"])
+                    raise ChildFailed(
+                        message["error"], self.log, message["crashed"], message["plain"]
+                    )
                 else:
                     return message["result"]
         except OSError:  # the other end is gone, or `stop` has closed this one

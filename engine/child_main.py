@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 TASKS = {
@@ -32,9 +33,15 @@ def main() -> None:
             result = _find(question["task"])(question["job"], lambda event: send({"event": event}))
             send({"result": result})
         except Exception as error:
-            traceback.print_exc()
-            crashed = bool(getattr(error, "crashed", False))  # a process of its own has died
-            send({"error": f"{type(error).__name__}: {error}", "crashed": crashed})
+            with suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc()
+            send(
+                {
+                    "error": f"{type(error).__name__}: {error}",
+                    "crashed": bool(getattr(error, "crashed", False)),  # a process of its own died
+                    "plain": isinstance(error, OSError),  # says all: a full disk, a missing file
+                }
+            )
 
 
 def _find(task: str) -> Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Any]:

@@ -6,7 +6,7 @@ import importlib.metadata
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -114,9 +114,10 @@ class Ledger:
                 self.fail(stage, str(error), str(error.log), tuple(error.tail()))
         except Exception as error:
             log = self.layout.logs / "errors.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as stream:
-                traceback.print_exc(file=stream)
+            with suppress(OSError):  # the disk may be full
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("a", encoding="utf-8") as stream:
+                    traceback.print_exc(file=stream)
             for stage in stages:
                 self.fail(stage, f"{type(error).__name__}: {error}", str(log))
 

@@ -39,7 +39,7 @@ def run_study(study: Study, root: Path, command: str, listener: Listener) -> Out
     for name in study.importing:
         sealed = statuses[f"import:{name}"].state is State.DONE
         plan.import_texts(name, layout, sealed)
-    check_disk(statuses.values(), layout.run)
+    check_disk(_pending(statuses, command), layout.run)
     from engine.cluster import ShardProgress, local_cluster
 
     listener = ShardProgress(listener)

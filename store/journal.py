@@ -36,6 +36,7 @@ class Journal:
         found = journal_fingerprint(file)
         if found not in (None, fingerprint):
             raise ValueError(f"{file} was written under other settings ({found})")
+        self._file = file
         self._stream = file.open("ab", buffering=0)
         self._end = self._stream.seek(0, os.SEEK_END)
         self._synced = time.monotonic()
@@ -51,8 +52,11 @@ class Journal:
         offset = self._end
         line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
         view = memoryview(line)
-        while view:
-            view = view[self._stream.write(view) :]
+        try:
+            while view:
+                view = view[self._stream.write(view) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._file)) from None
         self._end += len(line)
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def write_study(folder: Path, model: Path, emotions: int, neutral: int = 2) -> P
     words = (ROOT / "manifests/lists/emotions-sofroniew-171.txt").read_text().split("\n")
     generate = {
         "model": "tiny",
-        "emotions": [*words[: emotions - 3], "happy", "sad", "calm"][:emotions],
+        "emotions": list(dict.fromkeys(["happy", "sad", "calm", *filter(None, words)]))[:emotions],
         "topics_per_emotion": 1,
         "stories_per_topic": 3,
         "stories_per_prompt": 1,
@@ -52,11 +54,17 @@ def write_study(folder: Path, model: Path, emotions: int, neutral: int = 2) -> P
     return folder / "m.yaml"
 
 
-def start(manifest: Path, root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(manifest: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [*EMOVEC, "generate", str(manifest), "--root", str(root)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def kept(root: Path) -> dict[str, str]:
@@ -96,18 +104,18 @@ def assert_complete(root: Path, emotions: int, before: dict[str, str]) -> None:
 
 def test_a_dead_engine_is_replaced_and_nothing_is_lost(tiny_model: Path, tmp_path: Path) -> None:
     manifest, root = write_study(tmp_path, tiny_model, emotions=60), tmp_path / "runs"
-    process = start(manifest, root)
-    wait_for(lambda: len(kept(root)) >= 3, process)
-    before = kept(root)
-    engines = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "EngineCore" in " ".join(child.cmdline())
-    ]
-    assert len(engines) == 1
-    engines[0].kill()
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    with started(manifest, root) as process:
+        wait_for(lambda: len(kept(root)) >= 3, process)
+        before = kept(root)
+        engines = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "EngineCore" in " ".join(child.cmdline())
+        ]
+        assert len(engines) == 1
+        engines[0].kill()
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, printed
     assert "it is started once more" in printed
     assert_complete(root, 60, before)
 
@@ -217,15 +225,15 @@ def test_twenty_kills_at_random_moments(tiny_model: Path, tmp_path: Path) -> Non
     before: dict[str, str] = {}
     hit = 0
     for number in range(20):
-        process = start(manifest, root)
         n_before = len(before)
-        if number % 4 != 0:  # three of four in the middle of the writing, the others anywhere
-            wait_for(lambda n=n_before: len(kept(root)) > n, process)
-        time.sleep(rng.uniform(0, 3 if number % 4 else 30))
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        _, left = psutil.wait_procs(started, timeout=20)
+        with started(manifest, root) as process:
+            if number % 4 != 0:  # three of four in the middle of the writing, the others anywhere
+                wait_for(lambda n=n_before: len(kept(root)) > n, process)
+            time.sleep(rng.uniform(0, 3 if number % 4 else 30))
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+        _, left = psutil.wait_procs(children, timeout=20)
         assert not left
         now = kept(root)
         assert before.items() <= now.items()

@@ -15,9 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from engine.device import has_gpu
 
 CPU_SEQUENCES = 64
+LOOK_SECONDS = 1.0
 SURPLUS = 0.25
 """Requests held ready in an engine beyond those it runs, as a share of them, so that a finished
 one is replaced in the same step."""
@@ -70,6 +73,8 @@ class Replicas:
         self._replies: queue.Queue[Reply | BaseException] = queue.Queue()
         self._starting = threading.Lock()
         self._closed = False
+        self._engines: list[psutil.Process] = []
+        self._looked = time.monotonic()
         self.ready: float | None = None
         """Monotonic time at which the first engine was up, None before."""
         self._threads = [
@@ -90,6 +95,8 @@ class Replicas:
         Raises:
             EngineDied: an engine's process is gone.
         """
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
         try:
             found = self._replies.get(timeout=timeout)
         except queue.Empty:
@@ -98,12 +105,19 @@ class Replicas:
             raise found
         return found
 
+    def _look(self) -> None:
+        """Raise EngineDied if a process is gone: vLLM waits for a killed one forever."""
+        self._looked = time.monotonic()
+        for engine in self._engines:
+            if not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE:
+                raise EngineDied(f"vLLM's process {engine.pid} is gone")
+
     def close(self) -> None:
         """Stop the engines and wait for their threads."""
         self._closed = True
         self.wake()
         for thread in self._threads:
-            thread.join(timeout=60)
+            thread.join(timeout=10)
 
     def _serve(self, environment: dict[str, str]) -> None:
         """Run one engine: start it, keep it full, hand its replies over."""
@@ -152,16 +166,28 @@ class Replicas:
         from vllm import LLM
 
         with self._starting:  # an engine's processes take the environment as they find it
+            others = set(psutil.Process().children())
             before = {name: os.environ.get(name) for name in environment}
             os.environ.update(environment)
             try:
-                return LLM(**engine_settings(self._model))
+                llm = LLM(**engine_settings(self._model))
             finally:
                 for name, value in before.items():
                     if value is None:
                         os.environ.pop(name, None)
                     else:
                         os.environ[name] = value
+            children = set(psutil.Process().children()) - others
+            self._engines += [child for child in children if _is_engine(child)]
+            return llm
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Tell a process that computes from Python's own helpers, such as its resource tracker."""
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def engine_settings(model: dict[str, Any]) -> dict[str, Any]:
