@@ -6,7 +6,6 @@ is what the words alone carry: a reader's geometry has to be seen against it.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.geometry import correlate
-from analysis.words import APOSTROPHES, find_stems, words_of
+from analysis.words import APOSTROPHES, find_inflections, narration, words_of
 from manifests.norms import Norms
 from store.corpus import Text
 
@@ -30,7 +29,6 @@ THIRD = frozenset(
     {"he", "him", "his", "himself", "she", "her", "hers", "herself"}
     | {"they", "them", "their", "theirs", "themselves"}
 )
-_SPEECH = re.compile(r"\"[^\"\n]*(?:\"|$)|\u201c[^\u201d\n]*(?:\u201d|$)", re.MULTILINE)
 
 
 @dataclass
@@ -185,7 +183,7 @@ def narrator(text: str) -> Person:
     A first-person narrator speaks of others too, so `first` needs as many first-person pronouns as
     a quarter of the third-person ones, and at least two.
     """
-    counts = Counter(words_of(_SPEECH.sub(" ", text)))
+    counts = Counter(words_of(narration(text)))
     first = sum(n for word, n in counts.items() if _pronoun(word) in FIRST)
     third = sum(n for word, n in counts.items() if _pronoun(word) in THIRD)
     if first >= 2 and first >= third / 4:
@@ -210,7 +208,9 @@ def moving_type_token_ratio(words: list[str]) -> float | None:
 
 def _add_ratings(lexicon: Lexicon, text: str, emotion: str, norms: Norms) -> None:
     words = words_of(text.replace("-", " "))
-    own = {at for place in find_stems(emotion, words) for at in range(place.start, place.stop)}
+    own = {
+        at for place in find_inflections(emotion, words) for at in range(place.start, place.stop)
+    }
     rated = [
         norms.ratings[word]
         for at, word in enumerate(words)

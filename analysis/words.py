@@ -1,4 +1,4 @@
-"""Words of an English text: how it is cut into them, and which belong to one stem."""
+"""Words of an English text: how it is cut into them, which inflect one another, who speaks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
 
 _POSSESSIVE = re.compile(rf"[{APOSTROPHES}]s?$")
+_SPEECH = re.compile(
+    r"\"[^\"\n]*(?:\"|$)|\u201c[^\u201d\n]*(?:\u201d|$)"
+    r"|(?<!\w)\u2018[^\u2018\n]*?\u2019(?!\w)|(?<![\w*])\*[^*\n]+\*(?!\*)",
+    re.MULTILINE,
+)
 _stemmer = snowballstemmer.stemmer("english")
 
 
@@ -27,22 +32,56 @@ def runs(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
 
 @lru_cache(maxsize=1 << 17)
 def stem(word: str) -> str:
-    """Return a lower-case word's Snowball stem, without a possessive; `-ily` counts as `-y`."""
+    """Return a lower-case word's Snowball stem; a possessive goes, `-ily` counts as `-y`."""
     word = _POSSESSIVE.sub("", word)
     if len(word) > 5 and word.endswith("ily"):
         word = word[:-3] + "y"
+    if word.endswith(("icked", "icking")):  # panicked, of panic
+        word = word.replace("icked", "iced").replace("icking", "icing")
     return str(_stemmer.stemWord(word))
 
 
-def find_stems(phrase: str, words: list[str]) -> Iterator[slice]:
+def inflects(word: str, target: str) -> bool:
+    """Tell whether a word is a target or an inflection of it, both in lower case.
+
+    Words of one stem count (`annoys` for annoyed, `happiness` for happy), and comparatives; the
+    root of a longer target does not (`thank` for thankful), nor do irregular forms (`shook` for
+    shaken).
+    """
+    if word == target:
+        return True
+    if word.endswith(("er", "est")) and target in _positives(word):
+        return True
+    if stem(word) != stem(target):
+        return False
+    return target.endswith(("ed", "ing")) or word.startswith(target[:-1])
+
+
+def find_inflections(phrase: str, words: list[str]) -> Iterator[slice]:
     """Yield where a phrase, or an inflection of it, stands among words (hyphens count as spaces).
 
     Args:
         phrase: one or several words.
         words: as `words_of` gives them for a text whose hyphens are spaces.
     """
-    wanted = [stem(word) for word in words_of(phrase.replace("-", " "))]
+    wanted = words_of(phrase.replace("-", " "))
     n = len(wanted)
     for at in range(len(words) - n + 1 if n else 0):
-        if stem(words[at]) == wanted[0] and [stem(w) for w in words[at : at + n]] == wanted:
+        if all(inflects(words[at + k], target) for k, target in enumerate(wanted)):
             yield slice(at, at + n)
+
+
+def narration(text: str) -> str:
+    """Return a text without quoted speech and without what stands in italics (`*thoughts*`)."""
+    return _SPEECH.sub(" ", text)
+
+
+def _positives(word: str) -> set[str]:
+    """Return what a comparative or superlative may be of."""
+    root = word.removesuffix("er").removesuffix("est")
+    found = {root, f"{root}e"}
+    if root.endswith("i"):
+        found.add(f"{root[:-1]}y")
+    if len(root) > 2 and root[-1] == root[-2]:
+        found.add(root[:-1])
+    return found

@@ -79,7 +79,12 @@ def _writing_job(ledger: Ledger, model: str, folder: str, stages: list[Stage]) -
     ]
     return {
         "log": str(ledger.layout.logs / f"write-{model}.log"),
-        "model": {**entry.model_dump(mode="json"), "name": model, "folder": folder},
+        "model": {
+            **entry.model_dump(mode="json"),
+            "name": model,
+            "folder": folder,
+            "chat_template": ledger.plan.study.writing[stages[0].name].chat_template,
+        },
         "corpora": corpora,
     }
 

@@ -19,24 +19,33 @@ def has_gpu() -> bool:
 def free_gpus(share: float) -> list[str]:
     """Return the GPUs, as CUDA_VISIBLE_DEVICES names them, with this share of their memory free.
 
+    They come in the order of CUDA_VISIBLE_DEVICES, under the names used there, else by UUID, since
+    CUDA and nvidia-smi may number them differently. A MIG slice counts as free.
+
     Raises:
-        RuntimeError: nvidia-smi does not answer.
+        RuntimeError: nvidia-smi does not answer, or does not tell a GPU's memory.
     """
     query = "--query-gpu=index,uuid,memory.used,memory.total"
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
+        rows = [[f.strip() for f in line.split(",")] for line in answer.stdout.splitlines()]
+        free = {
+            (index, uuid): float(used) <= (1 - share) * float(total)
+            for index, uuid, used, total in rows
+        }
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise RuntimeError(f"nvidia-smi does not tell which GPUs are free: {error}") from None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = None if visible is None else [name.strip() for name in visible.split(",")]
-    free = []
-    for line in answer.stdout.splitlines():
-        index, uuid, used, total = (field.strip() for field in line.split(","))
-        name = index if named is None else next((n for n in named if n in (index, uuid)), None)
-        if name is not None and float(used) <= (1 - share) * float(total):
-            free.append(name)
-    return free
+    if visible is None:
+        return [uuid for (_, uuid), is_free in free.items() if is_free]
+    return [
+        name
+        for name in (part.strip() for part in visible.split(","))
+        if name.startswith("MIG-")
+        or any(ok and (name == i or (len(name) > 3 and u.startswith(name)))
+               for (i, u), ok in free.items())
+    ]  # fmt: skip
 
 
 def replica_environments(

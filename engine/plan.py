@@ -57,7 +57,8 @@ class Stage:
         name: corpus, cell, or `all`.
         settings: what decides its output beside its inputs.
         after: ids of the stages it reads.
-        fingerprint: sha256 over settings, version and the fingerprints of `after`.
+        fingerprint: sha256 over settings, version and the fingerprints of `after`, corpora left
+            out: of what they hold, `Record.inputs` has the identity.
     """
 
     kind: str
@@ -156,12 +157,16 @@ class Plan:
         return texts
 
     def _add(self, kind: str, name: str, settings: dict[str, Any], after: tuple[str, ...]) -> None:
+        read = {stage: self.stages[stage] for stage in after}
         key = fingerprint(
             {
                 "stage": kind,
                 "version": VERSIONS[kind],
                 "settings": settings,
-                "after": {stage: self.stages[stage].fingerprint for stage in after},
+                "after": {  # of a corpus the content counts, which a record's inputs name
+                    key: None if stage.kind in ("generate", "import") else stage.fingerprint
+                    for key, stage in read.items()
+                },
             }
         )
         stage = Stage(kind, name, settings, after, key)
@@ -220,6 +225,7 @@ class Plan:
             "model": self._identities[spec.model],
             "dtype": entry.dtype,
             "chat_template_kwargs": entry.chat_template_kwargs,
+            **({} if writing.chat_template is None else {"chat_template": writing.chat_template}),
             "pairs": [[pair.emotion, pair.topic_index, pair.topic] for pair in writing.pairs()],
             "neutral_topics": list(writing.neutral_topics[: spec.neutral]),
             "prompts": vars(writing.prompts),
@@ -316,7 +322,9 @@ Look = tuple[int, int | None, str, int | None]
 
 def _look_generate(plan: Plan, stage: Stage, layout: Layout) -> Look:
     total = plan.n_texts(stage.name, layout) or 0
-    if (sealed := corpus_size(layout.stories(stage.name))) is not None:
+    sealed = corpus_size(layout.stories(stage.name))
+    record = read_record(layout.record(stage.kind, stage.name))
+    if sealed is not None and record is not None and record.fingerprint == stage.fingerprint:
         return sealed, total, "texts", _size(layout.corpus(stage.name))
     journal = layout.journal(stage.name)
     kept = 0

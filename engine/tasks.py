@@ -82,6 +82,7 @@ def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
         figures = results[corpus["name"]]
         figures["kept"] = demand.n_kept
         if not (figures["given_up"] or waiting):
+            assert demand.n_kept == demand.wanted
             texts = demand.texts(Path(corpus["journal"]))
             sealed = seal_corpus(Path(corpus["stories"]), texts)
             figures |= {"identity": sealed.identity, "texts": sealed.n_texts}
@@ -245,11 +246,12 @@ def _in_child(
 
     A child that dies is replaced, once, and again for as long as each gets further than the last.
     """
-    furthest, reached = -1, -2
+    progress: dict[str, int] = {}
+    reached = -1
 
     def note_progress(event: dict[str, Any]) -> None:
-        nonlocal furthest
-        furthest = max(furthest, event.get("done", event.get("texts", 0)))
+        part, done = event.get("corpus", ""), event.get("done", event.get("texts", 0))
+        progress[part] = max(done, progress.get(part, 0))
         on_event(event)
 
     while True:
@@ -257,6 +259,7 @@ def _in_child(
             return _child_for(key, log).call(task, job, note_progress)
         except ChildFailed as failure:
             stop_child()
+            furthest = sum(progress.values())
             if not failure.crashed or furthest <= reached or _stopping.is_set():
                 raise
             reached = furthest

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from manifests.builtin import BUILTIN_MODELS
-from manifests.document import Document, KeyPath
+from manifests.document import Document, KeyPath, read_text
 from manifests.errors import InputError, Problem
 from manifests.lists import Prompts, read_prompts, read_words
 from manifests.loading import read_manifest
@@ -58,6 +58,7 @@ class Writing:
     topics: tuple[str, ...]
     neutral_topics: tuple[str, ...]
     prompts: Prompts
+    chat_template: str | None = None
 
     def pairs(self) -> list[Pair]:
         """Return every emotion with each of its topics, in corpus order."""
@@ -216,7 +217,13 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
         raise InputError(document.problem((*path, "neutral"), what))
     emotions = read_words(spec.emotions, "emotions", base, document, (*path, "emotions"))
     prompts = read_prompts(spec.prompts, base, document, (*path, "prompts"))
-    return Writing(spec, emotions, topics, neutral, prompts)
+    template = None
+    if (file := manifest.models[spec.model].chat_template) is not None:
+        where: KeyPath = ("models", spec.model, "chat_template")
+        if not (base / file).is_file():
+            raise InputError(document.problem(where, f"no such file: {base / file}"))
+        template = read_text(base / file, 1 << 20)
+    return Writing(spec, emotions, topics, neutral, prompts, template)
 
 
 def _resolve_importing(name: str, spec: Import, document: Document) -> Importing:

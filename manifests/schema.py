@@ -86,6 +86,8 @@ class ModelEntry(Strict):
     """Stories written at once; left to vLLM (64 on a CPU) when absent."""
     max_model_len: int | None = Field(default=None, ge=64)
     """Context in tokens while writing; when absent, the longest prompt plus `max_new_tokens`."""
+    chat_template: str | None = None
+    """Path of a chat template (Jinja) for writing, instead of the one with the tokenizer."""
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_check_json)] = Field(
         default_factory=dict
     )
@@ -208,6 +210,16 @@ class Generate(Strict):
     single story is given up."""
     checks: Checks = Field(default_factory=Checks)
     """What a text must pass to be kept."""
+
+    @model_validator(mode="after")
+    def _distinct_stories(self) -> Generate:
+        apart = self.stories_per_topic > (self.stories_per_prompt or self.stories_per_topic)
+        if self.temperature == 0 and apart and "duplicate" not in self.checks.skip:
+            raise ValueError(
+                "temperature 0 gives the same story for every prompt of a topic; raise it, or "
+                "ask for all stories of a topic in one prompt"
+            )
+        return self
 
 
 class Columns(Strict):

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,15 @@ def read_texts(source: Importing) -> list[Text]:
         wrong = list(_wrong(row, spec.columns))
         problems += [Problem(origin, number, key, what) for key, what in wrong]
         if not wrong:
-            emotion, topic = row[spec.columns.emotion].strip(), row.get(spec.columns.topic)
-            bodies = _bodies(row, spec.columns)
-            found += [(emotion, topic.strip() if topic else None, body) for body in bodies]
+            emotion = _label(row[spec.columns.emotion]).strip()
+            topic = _topic(row.get(spec.columns.topic))
+            found += [(emotion, topic, body) for body in _bodies(row, spec.columns)]
     if not found and not problems:
         problems.append(Problem(origin, None, "", "holds no stories"))
     if spec.texts_per_emotion is not None:
         found = _chosen(found, spec.texts_per_emotion)
-    neutral = [text for emotion, _, text in found if emotion == spec.neutral_emotion]
+    problems += _same_but_for_case(origin, {emotion for emotion, _, _ in found})
+    neutral = [(topic, text) for emotion, topic, text in found if emotion == spec.neutral_emotion]
     if spec.neutral_emotion is not None and not neutral and not problems:
         what = f"holds no text of the emotion {spec.neutral_emotion!r}"
         problems.append(Problem(origin, None, "neutral_emotion", what))
@@ -78,7 +78,7 @@ def write_published(folder: Path, name: str, about: str, texts: Iterable[Text]) 
             where there are neutral texts, and `README.md`.
         name: the corpus.
         about: where it comes from, for the README.
-        texts: its texts, those of one emotion and topic one after the other.
+        texts: its texts.
 
     Raises:
         FileExistsError: the folder exists.
@@ -89,8 +89,11 @@ def write_published(folder: Path, name: str, about: str, texts: Iterable[Text]) 
     for text in texts:
         by_kind[text.kind].append(text)
     lines = {"stories": io.StringIO(), "neutral": io.StringIO()}
-    for (emotion, topic), group in groupby(by_kind["emotion"], lambda t: (t.emotion, t.topic)):
-        row = {"emotion": emotion, "topic": topic, "stories": [text.text for text in group]}
+    stories: dict[tuple[str | None, str | None], list[str]] = {}
+    for text in by_kind["emotion"]:
+        stories.setdefault((text.emotion, text.topic), []).append(text.text)
+    for (emotion, topic), group in stories.items():
+        row = {"emotion": emotion, "topic": topic, "stories": group}
         lines["stories"].write(json.dumps(row, ensure_ascii=False) + "\n")
     for text in by_kind["neutral"]:
         row = {"topic": text.topic, "text": text.text}
@@ -175,19 +178,23 @@ def _data_set_rows(source: Importing, folder: Path | None) -> Iterator[Row]:
     spec = source.spec
     split = spec.split or "train"
     origin = folder or Path(f"hf:{spec.hf}")
+    saved = folder is not None and any(
+        (folder / name).is_file() for name in ("state.json", "dataset_dict.json")
+    )
     try:
-        if folder is None:
-            found = datasets.load_dataset(spec.hf, spec.config, split=split, revision=spec.revision)
-        else:
+        if saved:
             found = datasets.load_from_disk(str(folder))
-            if isinstance(found, datasets.DatasetDict):
-                found = found[split]
-    except KeyError:
-        what = f"has no split {split!r}; it has {', '.join(found)}"
-        raise InputError(Problem(origin, None, "", what)) from None
+        else:
+            where = spec.hf if folder is None else str(folder)
+            found = datasets.load_dataset(where, spec.config, revision=spec.revision)
     except Exception as error:  # the library raises whatever its loaders raise
-        what = f"cannot be loaded as a data set: {str(error).splitlines()[0]}"
+        what = f"cannot be loaded as a data set: {(str(error) or repr(error)).splitlines()[0]}"
         raise InputError(Problem(origin, None, "", what)) from None
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            what = f"has no split {split!r}; it has {', '.join(found)}"
+            raise InputError(Problem(origin, None, "", what))
+        found = found[split]
     labels = {
         name: feature for name, feature in found.features.items() if hasattr(feature, "int2str")
     }
@@ -198,12 +205,15 @@ def _data_set_rows(source: Importing, folder: Path | None) -> Iterator[Row]:
         yield number, row
 
 
-def _neutral(source: Importing, file: Path, problems: list[Problem]) -> Iterator[str]:
+def _neutral(
+    source: Importing, file: Path, problems: list[Problem]
+) -> Iterator[tuple[str | None, str]]:
+    """Yield (topic, text) of neutral texts."""
     if file.suffix == ".txt":
         bodies = [t.strip() for t in read_text(file, MAX_BYTES).split("\n") if t.strip()]
         if not bodies:
             problems.append(Problem(file, None, "", "holds no texts"))
-        yield from bodies
+        yield from ((None, body) for body in bodies)
         return
     columns = source.spec.columns
     n = 0
@@ -212,14 +222,15 @@ def _neutral(source: Importing, file: Path, problems: list[Problem]) -> Iterator
         problems += [Problem(file, number, key, what) for key, what in wrong]
         if not wrong:
             n += 1
-            yield from _bodies(row, columns)
+            topic = _topic(row.get(columns.topic))
+            yield from ((topic, body) for body in _bodies(row, columns))
     if not n and not problems:
         problems.append(Problem(file, None, "", "holds no texts"))
 
 
 def _bodies(row: dict[str, Any], columns: Columns) -> list[str]:
-    key = _text_column(row, columns)
-    return list(row[key]) if key == "stories" and isinstance(row[key], list) else [row[str(key)]]
+    value = row[str(_text_column(row, columns))]
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _text_column(row: dict[str, Any], columns: Columns) -> str | None:
@@ -233,11 +244,11 @@ def _wrong(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for everything wrong with a row."""
     if columns.emotion not in row:
         yield columns.emotion, f"no such column; the table has {', '.join(map(str, row))}"
-    elif not _is_text(row[columns.emotion]):
-        yield columns.emotion, f"expected text, got {shorten(row[columns.emotion])}"
-    topic = row.get(columns.topic)
-    if topic not in (None, "") and not _is_text(topic):
-        yield columns.topic, f"expected text, got {shorten(topic)}"
+    elif not _is_text(_label(row[columns.emotion])):
+        value = row[columns.emotion]
+        several = isinstance(value, list) and len(value) > 1
+        what = "several emotions; keep texts with one, got" if several else "expected text, got"
+        yield columns.emotion, f"{what} {shorten(value)}"
     yield from _wrong_bodies(row, columns)
 
 
@@ -248,7 +259,7 @@ def _wrong_bodies(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, 
         yield wanted, f"no such column; the table has {', '.join(map(str, row))}"
         return
     value = row[key]
-    if key == "stories" and (not isinstance(value, list) or not value):
+    if value == [] or (key == "stories" and not isinstance(value, list)):
         yield key, f"expected a list of texts, got {shorten(value)}"
         return
     for index, body in enumerate(value if isinstance(value, list) else [value]):
@@ -257,6 +268,27 @@ def _wrong_bodies(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, 
             yield where, "an empty story"
         elif not _is_text(body):
             yield where, f"expected text, got {shorten(body)}"
+
+
+def _label(value: Any) -> Any:
+    """Return an emotion, taken out of the list that some data sets put it in."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _topic(value: Any) -> str | None:
+    """Return a topic as text, None where a row has none."""
+    if value is None or value != value or not str(value).strip():  # NaN differs from itself
+        return None
+    return str(value).strip()
+
+
+def _same_but_for_case(origin: Path, emotions: set[str]) -> Iterator[Problem]:
+    """Yield a problem for emotions that would be counted apart for their letters' case only."""
+    seen: dict[str, str] = {}
+    for emotion in sorted(emotions):
+        if (other := seen.setdefault(emotion.lower(), emotion)) != emotion:
+            what = f"{other!r} and {emotion!r} differ in case only; write them alike"
+            yield Problem(origin, None, "emotion", what)
 
 
 def _is_text(value: object) -> bool:
@@ -293,6 +325,6 @@ def _numbered(found: Iterable[tuple[str, str | None, str]]) -> Iterator[Text]:
         yield Text(text_id, "emotion", emotion, topic, story, body)
 
 
-def _numbered_neutral(bodies: Iterable[str]) -> Iterator[Text]:
-    for i, body in enumerate(bodies):
-        yield Text(f"neutral-{i:03d}", "neutral", None, None, 0, body)
+def _numbered_neutral(found: Iterable[tuple[str | None, str]]) -> Iterator[Text]:
+    for i, (topic, body) in enumerate(found):
+        yield Text(f"neutral-{i:03d}", "neutral", None, topic, 0, body)

@@ -1,7 +1,8 @@
 """A corpus' journal: one JSON line for every reply, appended as it arrives, kept for good.
 
 Each row is handed to the operating system at once, so a killed process loses nothing; it is
-synced to disk at most `SYNC_SECONDS` later and on closing, so a power cut loses that much at most.
+synced to disk about `SYNC_SECONDS` later, by `append` or by `sync_soon`, and on closing, so a power
+cut loses that much.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from manifests.errors import InputError, Problem
+from store.atomic import sync_folder
 
 SYNC_SECONDS = 1.0
 MEND = "take it out by hand, or move the corpus' folder away to begin anew"
@@ -39,9 +41,11 @@ class Journal:
         self._file = file
         self._stream = file.open("ab", buffering=0)
         self._end = self._stream.seek(0, os.SEEK_END)
-        self._synced = time.monotonic()
+        self._synced, self._synced_at = self._end, time.monotonic()
         if found is None:
             self.append({"journal": 1, "fingerprint": fingerprint})
+            self.sync()
+            sync_folder(file.parent)
 
     def append(self, row: Row) -> int:
         """Append one row, hand it to the operating system and return its offset in bytes.
@@ -58,14 +62,18 @@ class Journal:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._file)) from None
         self._end += len(line)
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self.sync()
+        self.sync_soon()
         return offset
+
+    def sync_soon(self) -> None:
+        """Sync if rows have waited for a second; to be called while none arrive, too."""
+        if self._synced < self._end and time.monotonic() - self._synced_at > SYNC_SECONDS:
+            self.sync()
 
     def sync(self) -> None:
         """Wait until every row is on disk."""
         os.fsync(self._stream.fileno())
-        self._synced = time.monotonic()
+        self._synced, self._synced_at = self._end, time.monotonic()
 
     def __enter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ def test_a_sound_story_has_no_flaw() -> None:
 @pytest.mark.parametrize(
     ("emotion", "sentence", "leaks"),
     [
-        ("happy", "He was happier than before.", False),
+        ("happy", "He was happier than before.", True),
         ("happy", "She hummed happily.", True),
         ("happy", "Happiness came late.", True),
         ("happy", "He was unhappy.", False),
@@ -55,6 +55,16 @@ def test_a_sound_story_has_no_flaw() -> None:
         ("worn out", "The shoes were worn-out.", True),
         ("grief-stricken", "The stricken ship.", False),
         ("calm", "The Calm's end.", True),
+        ("sad", "The saddest of them.", True),
+        ("angry", "She was angrier now.", True),
+        ("sad", "The sandest of them, saddle up.", False),
+        ("thankful", "Thank you.", False),
+        ("playful", "The children played.", False),
+        ("hopeful", "She lost hope.", False),
+        ("grateful", "A cheese grater and a grate.", False),
+        ("panicked", "Panic rose.", True),
+        ("annoyed", "It annoys me, an annoyance.", True),
+        ("safe", "Safely home, in safety.", True),
     ],
 )
 def test_a_leak_is_the_word_or_an_inflection(emotion: str, sentence: str, leaks: bool) -> None:
@@ -75,11 +85,25 @@ def test_the_papers_rule_is_a_substring() -> None:
         ("reasoning", f"Okay, the user wants a story. {STORY}"),
         ("reasoning", f"I need to write a story about a walk. {STORY}"),
         ("reasoning", f"<|channel|>analysis {STORY}"),
+        ("reasoning", f"analysisWe need to write a story.assistantfinal{STORY}"),
+        ("reasoning", f"thought\nThe user wants a story.\n{STORY}"),
+        ("reasoning", f"I should write a story about a walk. {STORY}"),
+        ("reasoning", f"We are asked to write three stories. {STORY}"),
+        ("reasoning", f"Let's write a story. Need 100 words. {STORY}"),
+        ("reasoning", f"Thinking Process:\n1. Plan. {STORY}"),
+        ("reasoning", f"<|inner_prefix|>{STORY}"),
+        ("refusal", "I’m sorry, but I can’t write that."),
         ("refusal", "I'm sorry, but I can't write that."),
+        ("refusal", f"I cannot provide a story with this content. {STORY}"),
+        ("debris", f"Here’s a short story about it:\n\n{STORY}"),
+        ("debris", f"assistant\n\n{STORY}"),
+        ("debris", f"{STORY}\n\nWould you like another story?"),
+        ("debris", f"{STORY}\n\nThis narrative shows how she feels."),
+        ("debris", f"{STORY} She met [Your Name] there."),
         ("refusal", f"I cannot help with this request. {STORY}"),
         ("refusal", f"{STORY} As an AI language model, I have no feelings."),
         ("debris", f"Here are three stories about it: {STORY}"),
-        ("debris", f"Sure! {STORY}"),
+        ("debris", f"Sure!\n\n{STORY}"),
         ("debris", f"**The Long Way**\n\n{STORY}"),
         ("debris", f"## Rain\n{STORY}"),
         ("debris", f"Title: Rain\n\n{STORY}"),
@@ -116,6 +140,21 @@ def test_each_check_finds_what_it_is_for(check: str, text: str) -> None:
         f"{STORY} He waited…",
         f"{STORY} He hoped this letter would reach her.",
         f"{STORY}\n\nThe title: nobody remembered it.",
+        f'"I hope this works," he muttered. {STORY}',
+        f'{STORY} "I hope you like them," she said.',
+        f'{STORY} "Let me know if you hear from him," the nurse said.',
+        f'{STORY} "Would you like me to walk you home?"',
+        f'"Sure!" said Tom. {STORY}',
+        f"“Of course!” Mina laughed. {STORY}",
+        f"He found a slip of paper. Note: gone to the lake. {STORY}",
+        f"{STORY}\n\n* * *\n\nHe left.",
+        f"Here are the drafts he never sent. {STORY}",
+        f"I can't help but smile at it. {STORY}",
+        f"I cannot bring myself to write the date. {STORY}",
+        f"I have to make it to the station. {STORY}",
+        f"Let me start at the beginning. {STORY}",
+        f"{STORY}\n\nThe End",
+        f"{STORY}\n\nWith all my love,\nMara",
     ],
 )
 def test_stories_that_come_close_pass(text: str) -> None:
@@ -147,16 +186,29 @@ def test_repetition_is_the_share_of_runs_seen_before() -> None:
         ("STORY 1:\nA b.\n\nSTORY 2:\nC d.", 2, ["A b.", "C d."]),
         ("**Story 1: The Lake**\n\nA b.\n\n**Story 2: Rain**\n\nC d.", 2, ["A b.", "C d."]),
         ("## Story #1\nA b.\n\n---\n\n## Story #2\nC d.\n", 2, ["A b.", "C d."]),
-        ("Here they are.\n\nStory 1: A b.\nStory 2: C d.", 2, ["A b", "C d"]),
+        ("Here they are.\n\nStory 1: A b.\nStory 2: C d.", 2, ["A b.", "C d."]),
         ("A b.\n\nC d.", 2, []),
         (" A b. \n", 1, ["A b."]),
         ("STORY 1:\nA b.", 1, ["A b."]),
         ("The story began.\nIt was a long story 2 tell.", 1,
          ["The story began.\nIt was a long story 2 tell."]),
+        ("He sat.\nStory 2 was never told.\nHe left.", 1,
+         ["He sat.\nStory 2 was never told.\nHe left."]),
+        ('STORY 1: "You are late," she said.\n\nHe shrugged.', 1,
+         ['"You are late," she said.\n\nHe shrugged.']),
+        ("STORY 1: The rain had not stopped for days.\nMara sat.", 1,
+         ["The rain had not stopped for days.\n\nMara sat."]),
+        ("STORY 1:\n\n**The Clockmaker**\n\nA b.\n\nSTORY 2 - Rain\nC d.", 2, ["A b.", "C d."]),
+        ("STORY 1:\n## The Lake\nA b.\n***\nSTORY 2:\nTitle: Rain\nC d.\n---", 2,
+         ["A b.", "C d."]),
+        ("**Story 1:** The rain fell on and on.\n**Story 2:** It rained.", 2,
+         ["The rain fell on and on.", "It rained."]),
+        ("*Thud.* She turned. *Not again.*", 1, ["*Thud.* She turned. *Not again.*"]),
+        ("**The Long Way**\n\nA b.", 1, ["A b."]),
     ],
 )  # fmt: skip
 def test_replies_are_split_at_headings(reply: str, n: int, stories: list[str]) -> None:
-    assert [s.rstrip(".") for s in split_reply(reply, n)] == [s.rstrip(".") for s in stories]
+    assert split_reply(reply, n) == stories
 
 
 def test_a_long_line_behind_a_heading_begins_the_story() -> None:
@@ -170,7 +222,7 @@ def test_a_refusal_names_its_check_and_story() -> None:
     reply = f"STORY 1:\n{STORY}\nSTORY 2:\n{STORY}"
     assert judge(reply, "stop", 2, source).stories == (STORY, STORY)
     assert judge(reply, "stop", 2, source).reason == ""
-    assert judge(reply, "length", 2, source).reason.startswith("cut_off")
+    assert judge(reply, "length", 2, source).reason.startswith("truncated")
     assert judge(reply, "abort", 2, source).reason.startswith("unfinished")
     assert judge(reply, "stop", 3, source).reason == "story_count: 2, asked for 3"
     short = judge(f"STORY 1:\n{STORY}\nSTORY 2:\nA b.", "stop", 2, source)

@@ -66,12 +66,15 @@ class Scribe:
         reply = "\n".join(f"STORY {k}:\n{story}" for k, story in enumerate(stories, 1))
         return self.answer(request, stories[0] if len(stories) == 1 else reply)
 
-    def withdraw(self, text_id: str) -> list[Request]:
+    def withdraw(self, text_id: str, overlap: float = 1.0) -> list[Request]:
+        kept = self.demand.kept(self.file)
+        (index,) = [i for i in range(len(kept)) if kept.text_id(i) == text_id]
         row = {
             "text_id": text_id,
             "outcome": "withdrawn",
-            "reason": "duplicate: 1.00 of x",
-            "checks": self.demand.checks_id,
+            "reason": f"duplicate: {overlap:.2f} of x",
+            "overlap": overlap,
+            "place": kept.place(index),
         }
         return self.demand.take(row, self.journal.append(row))
 
@@ -170,6 +173,46 @@ def test_other_checks_judge_the_same_journal_again(scribe: Scribe, tmp_path: Pat
     assert (long.id, 1) in [(r.id, r.attempt) for r in due]
     back, _ = scribe.replayed(writing(tmp_path))
     assert texts(scribe, back) == texts(scribe)
+
+
+def test_a_withdrawal_outlives_a_change_of_other_checks(scribe: Scribe, tmp_path: Path) -> None:
+    for request in scribe.demand.replay([]):
+        scribe.keep(request)
+    key = next(iter(texts(scribe)))
+    first = texts(scribe)[key]
+    (again,) = scribe.withdraw(key, overlap=0.7)
+    scribe.keep(again)
+    now = texts(scribe)
+    assert now[key] != first
+    for checks in ("max_words: 601", "max_overlap: 0.6", "max_overlap: 0.4"):
+        demand, due = scribe.replayed(writing(tmp_path, f", checks: {{{checks}}}"))
+        assert due == []
+        assert texts(scribe, demand) == now
+    for checks in ("max_overlap: 0.8", "skip: [duplicate]"):  # no duplicate any more, but replaced
+        demand, due = scribe.replayed(writing(tmp_path, f", checks: {{{checks}}}"))
+        assert due == []
+        assert texts(scribe, demand) == now
+    assert Demand("own", writing(tmp_path, ", checks: {skip: [leak, debris]}")).checks_id == (
+        Demand("own", writing(tmp_path, ", checks: {skip: [debris, leak]}")).checks_id
+    )
+
+
+def test_a_relaxed_check_fills_gaps_and_replaces_nothing(scribe: Scribe, tmp_path: Path) -> None:
+    waiting = scribe.demand.replay([])
+    mended, missing = waiting[0], waiting[1]
+    short = [" ".join(body(f"short {k}").split()[-20:]) for k in range(3)]
+    reply = "\n".join(f"STORY {k}:\n{story}" for k, story in enumerate(short))
+    for request in (mended, missing):
+        (again,) = scribe.answer(request, reply)
+        if request is mended:
+            scribe.keep(again)
+    before = texts(scribe)
+    demand, due = scribe.replayed(writing(tmp_path, ", checks: {min_words: 10}"))
+    after = texts(scribe, demand)
+    assert {key: after[key] for key in before} == before
+    gained = {key: text for key, text in after.items() if key not in before}
+    assert gained == {f"{missing.id}/{k}": short[k] for k in range(3)}
+    assert missing.id not in {request.id for request in due}
 
 
 @pytest.mark.parametrize("together", [1, 2, 3])

@@ -40,8 +40,8 @@ MANIFEST = {
                 "neutral": 2,
                 "prompts": "prompts.yaml",
                 "max_new_tokens": 200,
-                "min_words": 8,
-                "attempts": 40,
+                "checks": {"min_words": 8},
+                "attempts": 60,
             }
         }
     },
@@ -113,6 +113,7 @@ def test_counts_are_exact_and_every_kept_story_survives(story: Story) -> None:
 
 def test_the_journal_holds_every_reply_with_its_reason(story: Story) -> None:
     rows = list(read_journal(Layout(story.root, "study").journal("own")))
+    rows = [row for row in rows if row["outcome"] != "withdrawn"]
     for row in rows:
         assert (row["outcome"] == "kept") == (row["reason"] == "")
         assert row["output_tokens"] > 0

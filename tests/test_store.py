@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_a_journal_keeps_whole_rows_and_drops_a_torn_one(tmp_path: Path) -> None
     rows = list(read_journal(file))
     assert [row["request"] for row in rows] == ["a", "b", "d"]
     assert rows[0]["text"] == "öß\u2028"
+
+
+def test_a_journal_syncs_rows_that_nothing_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with Journal(tmp_path / "journal.jsonl", "f1") as journal:
+        at_first = len(synced)
+        journal.append({"request": "a"})
+        journal.sync_soon()
+        assert len(synced) == at_first
+        time.sleep(1.1)
+        journal.sync_soon()
+        journal.sync_soon()
+        assert len(synced) == at_first + 1
 
 
 def test_a_journal_of_other_settings_is_not_continued(tmp_path: Path) -> None:
@@ -171,7 +188,7 @@ def test_any_table_of_text_and_emotion_is_a_corpus(tmp_path: Path, kind: str) ->
     assert [(t.emotion, t.topic, t.text) for t in found] == [
         ("joy", "t", "a b"),
         ("joy", "t", 'c, "d"\ne'),
-        (None, None, "f"),
+        (None, "u", "f"),
     ]
     assert [t.text_id for t in found] == ["joy/000/0", "joy/000/1", "neutral-000"]
 
@@ -205,6 +222,26 @@ def test_a_table_that_does_not_fit_is_refused(
         read_texts(importing(write_table(tmp_path, kind), **spec))
 
 
+def test_lists_and_labels_of_odd_tables_are_taken_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    rows = [
+        {"emotion": ["joy"], "topic": 7, "text": ["a b", "c d"]},
+        {"emotion": "joy", "topic": float("nan"), "text": "e"},
+        {"emotion": "joy", "topic": None, "text": "f"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = read_texts(importing(file, texts_per_emotion=9))
+    assert [(t.topic, t.text) for t in found] == [
+        ("7", "a b"), ("7", "c d"), (None, "e"), (None, "f"),
+    ]  # fmt: skip
+    file.write_text('{"emotion": ["joy", "awe"], "text": "a"}\n{"emotion": "Joy", "text": "a"}\n')
+    with pytest.raises(InputError, match=r"t.jsonl:1: emotion: several emotions"):
+        read_texts(importing(file))
+    file.write_text('{"emotion": "joy", "text": "a"}\n{"emotion": "Joy", "text": "a"}\n')
+    with pytest.raises(InputError, match=r"'Joy' and 'joy' differ in case only"):
+        read_texts(importing(file))
+
+
 def test_many_broken_rows_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text('{"emotion": "joy", "text": ""}\n' * 500)
@@ -228,9 +265,9 @@ def test_a_published_corpus_is_read_by_datasets_and_by_us(
     neutral = datasets.load_dataset(str(folder), "neutral", split="train", cache_dir=cache)
     assert neutral[0] == {"topic": "a walk", "text": "Ω\n\nb"}
     again = read_texts(importing(folder / "stories.jsonl", folder / "neutral.jsonl"))
-    assert [(t.kind, t.emotion, t.text) for t in again] == [
-        (t.kind, t.emotion, t.text) for t in rows
-    ]
+    assert again == rows
+    whole = read_texts(importing(folder, neutral_emotion=None))
+    assert whole == rows[:3]
     with pytest.raises(FileExistsError, match="exists"):
         write_published(folder, "own", "", rows)
 

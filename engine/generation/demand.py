@@ -1,7 +1,8 @@
 """What a corpus still needs: decided from the rows of its journal alone, live and after a restart.
 
 The journal holds what the model said; which of it is the corpus follows from the checks. A row
-judged under other checks is judged again, so a changed threshold throws no reply away.
+judged under other checks is judged again, so a changed threshold throws no reply away: what was
+accepted and still passes stays, and what was refused and now passes fills what is missing.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Demand:
 
     A request for several stories that is refused `attempts` times falls back to one request for
     each; a single story refused as often is given up and listed in `given_up`. A text withdrawn
-    as a duplicate counts as one refusal of its story.
+    as a duplicate counts as one refusal of its story, and its place is left for good.
     """
 
     def __init__(self, corpus: str, writing: Writing):
@@ -65,11 +66,20 @@ class Demand:
             for slot in request.slots
         }
         self._places: dict[str, Place] = {}
+        self._earlier: dict[str, list[Place]] = {}
+        self._spares: dict[str, list[Place]] = {}
+        self._withdrawn: set[Place] = set()
         self._asked: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._reason: dict[str, str] = {}
         self._in_flight: set[str] = set()
         self._instructions = instruction_runs(vars(writing.prompts).values())
+
+    @property
+    def duplicates_from(self) -> float | None:
+        """Similarity from which a text is a duplicate, None where that is not checked."""
+        checks = self.writing.spec.checks
+        return None if "duplicate" in checks.skip else checks.max_overlap
 
     @property
     def wanted(self) -> int:
@@ -95,6 +105,7 @@ class Demand:
         """Take in a journal, as (offset, row), and return what is to be asked, in corpus order."""
         for offset, row in rows:
             self._apply(row, offset)
+        self._fill()
         return [due for root in self._roots.values() for due in self._due(root)]
 
     def take(self, row: Row, offset: int) -> list[Request]:
@@ -112,7 +123,7 @@ class Demand:
         with journal.open("rb") as stream:
             for key, (offset, index) in self._ordered():
                 root = self._root_of[key]
-                body = self._stories(row_at(stream, offset))[index]
+                body = self.verdict(row_at(stream, offset)).stories[index]
                 slot = 0 if root.kind == "neutral" else int(key.rpartition("/")[2])
                 emotion = None if root.kind == "neutral" else root.emotion
                 yield Text(key, root.kind, emotion, root.topic, slot, body)
@@ -154,33 +165,55 @@ class Demand:
         """Take in a row and return the root request that it belongs to."""
         if row["outcome"] == "withdrawn":
             root = self._root_of[row["text_id"]]
-            if row["checks"] == self.checks_id:
-                self._places.pop(row["text_id"], None)
+            if self.duplicates_from is not None and row["overlap"] >= self.duplicates_from:
+                self._withdraw(row["text_id"], (row["place"][0], row["place"][1]))
                 single = root.id if len(root.slots) == 1 else row["text_id"]
                 self._refuse(single, row["reason"])
             return root
         request = self.request(row["request"])
         self._asked[request.id] += 1
         self._in_flight.discard(request.id)
-        verdict = self._verdict(row, request)
+        verdict = self.verdict(row)
         if verdict.reason:
             self._refuse(request.id, verdict.reason)
-        else:
-            for index, slot in enumerate(request.slots):
-                self._places.setdefault(text_id(request, slot), (offset, index))
+        for index, slot in enumerate(request.slots if verdict.stories else ()):
+            self._accept(text_id(request, slot), (offset, index), row["outcome"] == "kept")
         return self._root_of[text_id(request, request.slots[0])]
+
+    def _accept(self, key: str, place: Place, kept: bool) -> None:
+        """Put a text that passes in its place; one that was refused when it came only fills in."""
+        if kept:
+            if (before := self._places.get(key)) is not None:
+                self._earlier.setdefault(key, []).append(before)
+            self._places[key] = place
+        else:
+            self._spares.setdefault(key, []).append(place)
+
+    def _withdraw(self, key: str, place: Place) -> None:
+        """Take a text out; an earlier one of the same request that passes takes its place."""
+        self._withdrawn.add(place)
+        if self._places.get(key) == place:
+            del self._places[key]
+        for others in (self._earlier, self._spares):
+            others[key] = [other for other in others.get(key, []) if other != place]
+            if others[key] and key not in self._places:
+                self._places[key] = others[key].pop()
+
+    def _fill(self) -> None:
+        """Give every missing text the first reply that was refused when it came and passes now."""
+        for key, places in self._spares.items():
+            if key not in self._places and places:
+                self._places[key] = places.pop(0)
 
     def _refuse(self, request: str, reason: str) -> None:
         self._refused[request] += 1
         self._reason[request] = reason
 
-    def _verdict(self, row: Row, request: Request) -> Verdict:
+    def verdict(self, row: Row) -> Verdict:
+        """Return what the checks of today say of a reply in the journal."""
         if row["checks"] == self.checks_id:
             return Verdict(tuple(row["stories"]), row["reason"])
-        return self.judge(request, row["reply"], row["finish_reason"])
-
-    def _stories(self, row: Row) -> Sequence[str]:
-        return self._verdict(row, self.request(row["request"])).stories
+        return self.judge(self.request(row["request"]), row["reply"], row["finish_reason"])
 
     def request(self, identity: str) -> Request:
         """Return a request by id: all stories asked for at once, or one of them."""
@@ -207,7 +240,7 @@ class Demand:
             and not any(self._asked[key] or self._refused[key] for key in keys.values())
         ):
             candidates = [root]
-        else:  # it fell back; raising `attempts` later does not undo that
+        else:  # it fell back: what a story by itself was asked stands, though `attempts` be raised
             candidates = [self._single(root, slot) for slot in missing]
         return [ask for request in candidates if (ask := self._ask(request)) is not None]
 
@@ -235,6 +268,10 @@ class KeptTexts(Sequence[str]):
         """Return a text's id."""
         return self._places[index][0]
 
+    def place(self, index: int) -> Place:
+        """Return where a text stands in the journal."""
+        return self._places[index][1]
+
     def close(self) -> None:
         """Close the journal."""
         self._stream.close()
@@ -250,12 +287,13 @@ class KeptTexts(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         offset, number = self._places[index][1]
-        return self._demand._stories(row_at(self._stream, offset))[number]
+        return self._demand.verdict(row_at(self._stream, offset)).stories[number]
 
 
 def checks_settings(writing: Writing) -> dict[str, Any]:
     """Return what decides which replies are kept, for fingerprints."""
-    return {"version": CHECKS_VERSION, **writing.spec.checks.model_dump(mode="json")}
+    settings = writing.spec.checks.model_dump(mode="json")
+    return {**settings, "skip": sorted(settings["skip"]), "version": CHECKS_VERSION}
 
 
 def text_id(request: Request, slot: int) -> str:

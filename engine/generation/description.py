@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from analysis.corpus import CorpusTally
 
-REPLY_CHECKS = ("unfinished", "story_count")
+REPLY_CHECKS = ("truncated", "unfinished", "story_count")
 """Checks of a reply as a whole, beside those of its texts."""
 FINGERPRINT_DIGITS = 16
 
@@ -84,7 +84,11 @@ def describe(
         tally=tally_corpus(iter_texts(stories), norms, count),
         refusals=None if writing is None else _refusals(corpus, writing, journal),
         flagged=flag_texts(
-            stories, flagged, checks, TEXT_CHECKS if writing is None else checks.skip
+            stories,
+            flagged,
+            checks,
+            names=TEXT_CHECKS if writing is None else checks.skip,
+            templates=() if writing is None else tuple(vars(writing.prompts).values()),
         ),
     )
 
@@ -92,9 +96,9 @@ def describe(
 def corpus_tables(found: Sequence[Description]) -> dict[str, pd.DataFrame]:
     """Return `corpora` (a row for each corpus and norms) and `corpus_emotions` (and emotion).
 
-    refused_* count replies that a check refused, with the reason recorded when they came (a reply
-    is refused by the first check that it fails); refused_duplicate counts texts withdrawn. NaN
-    for an imported corpus. flagged_* count texts in the corpus that break a check.
+    refused_* count replies that a check of today refuses (the first that a reply fails);
+    refused_duplicate counts texts withdrawn. NaN for an imported corpus. flagged_* count texts in
+    the corpus that break a check.
     """
     import pandas as pd
 
@@ -143,10 +147,10 @@ def _refusals(corpus: str, writing: Writing, journal: Path) -> Refusals:
     found = Refusals(0, Counter(), Counter(), Counter())
     replies = 0
     for row in read_journal(journal):
-        check = row["reason"].partition(":")[0]
         if row["outcome"] == "withdrawn":
-            found.by_check[check] += 1
+            found.by_check["duplicate"] += 1
             continue
+        check = demand.verdict(row).reason.partition(":")[0]
         replies += 1
         emotion = demand.request(row["request"]).emotion
         found.replies_by_emotion[emotion] += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import UInt32
@@ -51,11 +52,16 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> list[Duplicate]:
     for earlier, later in _candidate_pairs(signatures):
         candidates.setdefault(int(later), []).append(int(earlier))
     found: dict[int, Duplicate] = {}
+
+    @lru_cache(maxsize=4096)
+    def earlier_shingles(position: int) -> set[str]:
+        return shingles(texts[position])
+
     for later in sorted(candidates):
         mine = shingles(texts[later])
         originals = {found[e].earlier if e in found else e for e in candidates[later]}
         for earlier in sorted(originals):
-            overlap = jaccard(mine, shingles(texts[earlier]))
+            overlap = jaccard(mine, earlier_shingles(earlier))
             if overlap >= threshold:
                 found[later] = Duplicate(later, earlier, overlap)
                 break

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import get_args
 
-from engine.generation.checks import Source, find_flaws
+from engine.generation.checks import Source, find_flaws, instruction_runs
 from engine.generation.duplicates import near_duplicates
 from manifests.schema import Checks, TextCheck
 from store.atomic import written_whole
@@ -21,7 +21,11 @@ Flag = tuple[str, TextCheck, str]
 
 
 def flag_texts(
-    stories: Path, target: Path, checks: Checks, names: Collection[TextCheck] = TEXT_CHECKS
+    stories: Path,
+    target: Path,
+    checks: Checks,
+    names: Collection[TextCheck] = TEXT_CHECKS,
+    templates: Collection[str] = (),
 ) -> dict[str, int]:
     """Write a table of (text_id, check, found) and return the number of texts for each check.
 
@@ -30,22 +34,26 @@ def flag_texts(
         target: the CSV to write; of a corpus without flaws it holds the header only.
         checks: thresholds.
         names: checks to look at, none of which refuses a text of this corpus.
+        templates: prompts that its texts may echo.
     """
     counts: Counter[str] = Counter(dict.fromkeys(names, 0))
     with written_whole(target) as partial, partial.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("text_id", "check", "found"))
-        for flag in _flags(stories, checks, names):
+        for flag in _flags(stories, checks, names, templates):
             writer.writerow(flag)
             counts[flag[1]] += 1
     return dict(counts)
 
 
-def _flags(stories: Path, checks: Checks, names: Collection[TextCheck]) -> Iterator[Flag]:
+def _flags(
+    stories: Path, checks: Checks, names: Collection[TextCheck], templates: Collection[str]
+) -> Iterator[Flag]:
     if not names:
         return
+    instructions = instruction_runs(templates)
     for text in iter_texts(stories):
-        for name, found in find_flaws(text.text, Source(checks, text.emotion)):
+        for name, found in find_flaws(text.text, Source(checks, text.emotion, instructions)):
             if name in names:
                 yield text.text_id, name, found
     if "duplicate" in names:

@@ -24,7 +24,8 @@ class PromptEncoder:
         """Load the tokenizer.
 
         Args:
-            model: `folder`, `trust_remote_code` and `chat_template_kwargs`.
+            model: `folder`, `trust_remote_code`, `chat_template` (its text, None for the
+                tokenizer's own) and `chat_template_kwargs`.
 
         Raises:
             ValueError: the tokenizer has no chat template, or the template cannot take a request.
@@ -35,10 +36,12 @@ class PromptEncoder:
             model["folder"], trust_remote_code=model["trust_remote_code"]
         )
         self._arguments = model["chat_template_kwargs"]
+        if model["chat_template"] is not None:
+            self._tokenizer.chat_template = model["chat_template"]
         if not getattr(self._tokenizer, "chat_template", None):
             raise ValueError(
-                "has no chat template, so it cannot be asked for stories; put a "
-                f"chat_template.jinja beside the tokenizer in {model['folder']}"
+                "has no chat template, so it cannot be asked for stories; give it one with "
+                "chat_template: path/to/template.jinja"
             )
         try:
             self.encode("x")
@@ -107,6 +110,7 @@ def writing_to_json(writing: Writing) -> dict[str, Any]:
         "topics": list(writing.topics),
         "neutral_topics": list(writing.neutral_topics),
         "prompts": vars(writing.prompts),
+        "chat_template": writing.chat_template,
     }
 
 
@@ -118,6 +122,7 @@ def writing_from_json(data: dict[str, Any]) -> Writing:
         tuple(data["topics"]),
         tuple(data["neutral_topics"]),
         Prompts(**data["prompts"]),
+        data["chat_template"],
     )
 
 

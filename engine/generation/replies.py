@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from engine.generation.checks import REASONING_MARKS, STORY_HEADING, Source, first_flaw
@@ -28,7 +29,7 @@ def judge(reply: str, finish_reason: str, n_stories: int, source: Source) -> Ver
         source: what each story is checked against.
     """
     if finish_reason == "length":
-        return Verdict((), "cut_off: the reply reached max_new_tokens")
+        return Verdict((), "truncated: the reply reached max_new_tokens")
     if finish_reason != "stop":
         return Verdict((), f"unfinished: the engine ended it with {finish_reason!r}")
     if "reasoning" not in source.checks.skip and (found := REASONING_MARKS.search(reply)):
@@ -46,18 +47,40 @@ def judge(reply: str, finish_reason: str, n_stories: int, source: Source) -> Ver
 def split_reply(reply: str, n_stories: int) -> list[str]:
     """Split a reply into stories at headings such as `STORY 2:` on lines of their own.
 
-    A short rest of a heading's line is a title and left out; a long one begins the story. A reply
-    without headings is one story if one was asked for, none otherwise.
+    What follows on a heading's line is a title, and left out, if it is short and no sentence; else
+    it begins the story. So is a line at a story's beginning that is all heading. A reply without
+    headings is one story if one was asked for, none otherwise.
     """
     headings = list(STORY_HEADING.finditer(reply))
     if not headings:
-        return [reply.strip()] if n_stories == 1 else []
+        return [_story("", reply)] if n_stories == 1 else []
     ends = [heading.start() for heading in headings[1:]] + [len(reply)]
-    stories = []
-    for heading, end in zip(headings, ends, strict=True):
-        rest = heading["rest"].strip(" \t:.*_#-\u2013\u2014\"')]")
-        body = reply[heading.end() : end].strip(" \t\n*_-#")
-        if len(rest.split()) > TITLE_WORDS or not body:
-            body = f"{rest}\n\n{body}".strip()
-        stories.append(body.strip())
-    return stories
+    return [
+        _story(heading["rest"], reply[heading.end() : end])
+        for heading, end in zip(headings, ends, strict=True)
+    ]
+
+
+def _story(rest: str, body: str) -> str:
+    """Return a story from the rest of its heading's line and the lines below."""
+    body = _RULES.sub("", body.strip()).strip()
+    first = rest.lstrip(_SEPARATORS).rstrip()
+    if first and body and _is_title(first.rstrip("*_# ")):
+        first = ""
+    if not first and (line := _TITLE_LINE.match(body)) and body[line.end() :].strip():
+        body = body[line.end() :].strip()
+    return f"{first}\n\n{body}".strip()
+
+
+def _is_title(text: str) -> bool:
+    return len(text.split()) <= TITLE_WORDS and not text.endswith(_SENTENCE_ENDS)
+
+
+_SEPARATORS = " \t:.-\u2013\u2014)]*_|"
+_SENTENCE_ENDS = (".", "!", "?", ",", ";", "\u2026", '"', "\u201d", "'", "\u2019")
+_RULES = re.compile(r"\A(?:\s*(?:[-*_=]\s?){3,}\n)+|(?:\n\s*(?:[-*_=]\s?){3,})+\Z")
+_TITLE_LINE = re.compile(
+    r"\A(?:#{1,6}[ \t]+(?P<a>[^\n]{1,80})|(?:\*\*|__)(?P<b>[^*_\n]{1,80})(?:\*\*|__):?"
+    r"|\W*title\W*:(?P<c>[^\n]{1,80}))[ \t]*\n",
+    re.IGNORECASE,
+)

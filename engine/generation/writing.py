@@ -123,6 +123,8 @@ def _stream(
                 if due:
                     waiting.extendleft((desk, request) for request in reversed(due))
                     replicas.wake()
+            for desk in desks:
+                desk.journal.sync_soon()
             if time.monotonic() - told > EVENT_SECONDS:
                 told = time.monotonic()
                 _tell(desks, on_event)
@@ -173,20 +175,24 @@ def _finish(desk: Desk) -> list[Request]:
         What to ask instead of them.
     """
     demand = desk.demand
-    checks = demand.writing.spec.checks
     if demand.n_open or desk.complete:
         return []
+    withdrawn = 0
     due: list[Request] = []
-    if "duplicate" not in checks.skip:
+    if demand.duplicates_from is not None:
         with closing(demand.kept(desk.file)) as texts:
-            for found in near_duplicates(texts, checks.max_overlap):
+            for found in near_duplicates(texts, demand.duplicates_from):
                 row = {
                     "text_id": texts.text_id(found.position),
                     "outcome": "withdrawn",
                     "reason": f"duplicate: {found.overlap:.2f} of {texts.text_id(found.earlier)}",
-                    "checks": demand.checks_id,
+                    "overlap": found.overlap,
+                    "place": texts.place(found.position),
                 }
                 due += demand.take(row, desk.journal.append(row))
+                withdrawn += 1
+    if withdrawn and not due:  # a text that took another's place has not been looked at
+        return _finish(desk)
     desk.complete = not due
     return due
 
@@ -203,4 +209,5 @@ def sampling_parameters(demand: Demand, request: Request) -> Any:
         max_tokens=spec.max_new_tokens,
         seed=demand.seed(request),
         output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_special_tokens=False,  # what is left of them in a reply is debris, to be seen
     )
