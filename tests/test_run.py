@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tupl
 def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> None:
     _, root, printed = finished
     layout = Layout(root, "study")
-    for table in ("geometry", "cka", "valence_directions"):
+    for table in ("corpora", "corpus_emotions", "geometry", "cka", "valence_directions"):
         assert (layout.tables / f"{table}.csv").stat().st_size > 0
     pictures = sorted(layout.figures.glob("*.png"))
     assert len(pictures) == 4
@@ -63,6 +63,16 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     assert set(resolved["resolved"]["fingerprints"]) >= {"import:own", "extract:tiny@own"}
     assert "torch" in resolved["resolved"]["versions"]
     assert "tiny@own" in printed
+    corpora = pd.read_csv(layout.tables / "corpora.csv")
+    (row,) = corpora.to_dict("records")
+    assert (row["stories"], row["neutral"], row["source"]) == (24, 6, "import")
+    flagged = pd.read_csv(layout.flagged("own"))
+    assert row["flagged_cut_off"] == (flagged["check"] == "cut_off").sum() == 30
+    assert row["flagged_duplicate"] == 0
+    assert np.isnan(row["refused_leak"])
+    cell = open_cell(layout.run, "tiny@own")
+    assert row["tokens"] == int(cell["text_tokens"].sum())
+    assert "cut_off 30" in printed
     geometry = pd.read_csv(layout.tables / "geometry.csv")
     assert len(geometry) == 3 * 2 * 4
     assert (geometry["n_emotions"] == len(EMOTIONS)).all()
