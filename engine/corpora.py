@@ -176,7 +176,7 @@ def _list_given_up(ledger: Ledger, corpus: str, given_up: dict[str, str], kept: 
     checks = Counter(why.partition(":")[0] for why in given_up.values())
     reasons = ", ".join(f"{check} {n}" for check, n in checks.most_common())
     return (
-        f"{len(given_up)} texts were refused too often (last for {reasons}; all in {file}); "
+        f"texts refused too often: {len(given_up)} (the last time for {reasons}; all in {file}); "
         f"{kept} texts are kept; raise attempts or relax a check, and run again"
     )
 

@@ -145,8 +145,8 @@ def _distinct(value: object) -> object:
 class Checks(Strict):
     """What a text must pass: thresholds, and checks to leave out.
 
-    Of the 1,539 stories published with arXiv 2606.26987 (Gemma-4-E4B), 4 break a default: they
-    hold their emotion's word or an inflection of it.
+    Of the 1,539 stories published with arXiv 2606.26987 (Gemma-4-E4B), 5 break a default: four
+    hold their emotion's word or an inflection of it, one the placeholder `[Character Name]`.
     """
 
     skip: Annotated[tuple[TextCheck, ...], BeforeValidator(_distinct)] = ()
@@ -205,7 +205,7 @@ class Generate(Strict):
     """Nucleus sampling threshold."""
     max_new_tokens: int = Field(default=2048, ge=16)
     """Longest reply in tokens; a reply cut off there is refused."""
-    attempts: int = Field(default=4, ge=1, le=100)
+    attempts: int = Field(default=4, ge=1, le=1000)
     """Replies asked for before a prompt falls back to one story at a time, and again before a
     single story is given up."""
     checks: Checks = Field(default_factory=Checks)

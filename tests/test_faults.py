@@ -186,7 +186,7 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
     assert lines[0] == "request,reason"
     assert {line.split(",")[0] for line in lines[1:]} == single | neutral
     assert single
-    assert f"{len(lines) - 1} texts were refused too often" in done.stdout
+    assert f"texts refused too often: {len(lines) - 1} (the last time for" in done.stdout
     assert not layout.stories("own").exists()
 
     generate["attempts"] = 100
