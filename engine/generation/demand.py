@@ -68,7 +68,6 @@ class Demand:
         self._places: dict[str, Place] = {}
         self._earlier: dict[str, list[Place]] = {}
         self._spares: dict[str, list[Place]] = {}
-        self._withdrawn: set[Place] = set()
         self._asked: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._reason: dict[str, str] = {}
@@ -191,7 +190,6 @@ class Demand:
 
     def _withdraw(self, key: str, place: Place) -> None:
         """Take a text out; an earlier one of the same request that passes takes its place."""
-        self._withdrawn.add(place)
         if self._places.get(key) == place:
             del self._places[key]
         for others in (self._earlier, self._spares):
