@@ -51,7 +51,8 @@ class Scribe:
         verdict = self.demand.judge(request, reply or "", finish)
         row: dict[str, Any] = {
             "request": request.id,
-            "outcome": "refused" if verdict.reason else "kept",
+            "attempt": request.attempt,
+            "outcome": self.demand.outcome(request, verdict),
             "reason": verdict.reason,
             "checks": self.demand.checks_id,
             "stories": list(verdict.stories),
@@ -126,6 +127,29 @@ def test_a_replayed_journal_gives_the_same_demand(scribe: Scribe, tmp_path: Path
         assert set(due) == set(waiting)
         assert demand.given_up == scribe.demand.given_up
         assert texts(scribe, demand) == texts(scribe)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_asking_ahead_loses_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    spec = writing(tmp_path, ", attempts: 30")
+    scribe = Scribe(tmp_path / "journal.jsonl", Demand("own", spec))
+    waiting = scribe.demand.replay([])
+    while waiting and len(texts(scribe)) < scribe.demand.wanted:
+        while rng.random() < 0.7 and (ahead := scribe.demand.ahead()):
+            waiting.append(ahead)
+        assert len({(r.id, r.attempt) for r in waiting}) == len(waiting)
+        before = texts(scribe)
+        request = waiting.pop(rng.randrange(len(waiting)))
+        waiting += scribe.keep(request) if rng.random() < 0.3 else scribe.answer(request, None)
+        assert before.items() <= texts(scribe).items()
+        demand, _ = scribe.replayed(spec)
+        assert texts(scribe).items() <= texts(scribe, demand).items()
+    assert scribe.demand.n_open == 0
+    demand, due = scribe.replayed(spec)
+    assert due == []
+    assert texts(scribe, demand) == texts(scribe)
+    assert len(texts(scribe)) == demand.wanted
 
 
 def test_a_duplicate_is_asked_for_again_by_itself(scribe: Scribe, tmp_path: Path) -> None:
@@ -213,6 +237,53 @@ def test_a_relaxed_check_fills_gaps_and_replaces_nothing(scribe: Scribe, tmp_pat
     gained = {key: text for key, text in after.items() if key not in before}
     assert gained == {f"{missing.id}/{k}": short[k] for k in range(3)}
     assert missing.id not in {request.id for request in due}
+
+
+def test_the_lowest_attempt_that_passes_is_kept_whichever_comes_first(tmp_path: Path) -> None:
+    patient = writing(tmp_path, ", stories_per_prompt: 1, attempts: 9")
+    scribe = Scribe(tmp_path / "journal.jsonl", Demand("own", patient))
+    demand = scribe.demand
+    first = demand.replay([])[0]
+    assert demand.ahead() is None  # nothing was refused yet
+    asked = [first]
+    for _ in range(3):
+        asked += scribe.answer(asked[-1], None)
+    while (request := demand.ahead()) is not None:
+        asked.append(request)
+    assert [(r.id, r.attempt) for r in asked] == [(first.id, k) for k in range(3 + 4)]
+    wanted = demand.n_open
+    assert scribe.keep(asked[5]) == []
+    assert scribe.keep(asked[4]) == []
+    assert scribe.answer(asked[6], None) == []
+    assert first.id not in texts(scribe)
+    replayed, _ = scribe.replayed(patient)  # killed here: attempt 3 will never come
+    assert texts(scribe, replayed)[first.id] == body(f"{first.id}40")
+    assert scribe.answer(asked[3], None) == []
+    assert texts(scribe)[first.id] == body(f"{first.id}40")
+    assert demand.n_open == wanted - 1
+    replayed, due = scribe.replayed(patient)
+    assert texts(scribe, replayed) == texts(scribe)
+    assert first.id not in {request.id for request in due}
+    scribe.withdraw(first.id)
+    assert texts(scribe)[first.id] == body(f"{first.id}50")
+    (again,) = scribe.withdraw(first.id)
+    assert again.attempt == 7
+
+
+def test_no_more_is_asked_ahead_than_attempts_are_left(tmp_path: Path) -> None:
+    few = writing(tmp_path, ", stories_per_prompt: 1, attempts: 4")
+    scribe = Scribe(tmp_path / "journal.jsonl", Demand("own", few))
+    first = scribe.demand.replay([])[0]
+    (second,) = scribe.answer(first, None)
+    (third,) = scribe.answer(second, None)
+    fourth = scribe.demand.ahead()
+    assert fourth is not None
+    assert fourth.attempt == 3
+    assert scribe.demand.ahead() is None
+    assert scribe.answer(fourth, None) == []
+    assert scribe.demand.given_up == {}
+    assert scribe.answer(third, None) == []
+    assert first.id in scribe.demand.given_up
 
 
 @pytest.mark.parametrize("together", [1, 2, 3])

@@ -7,7 +7,7 @@ accepted and still passes stays, and what was refused and now passes fills what 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,9 @@ Row = dict[str, Any]
 Place = tuple[int, int]
 """Where a kept text stands: offset of its row in the journal, number within the row."""
 
+Outcome = Literal["kept", "ahead", "refused"]
+"""What becomes of a reply: `ahead` passes, but is needed only if those asked before it fail."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,7 +39,7 @@ class Request:
         emotion: the emotion, "" for a neutral text.
         topic: the topic.
         slots: numbers of the stories asked for.
-        attempt: how often it was asked before.
+        attempt: 0 for the first time it is asked, and one more each time.
     """
 
     id: str
@@ -53,6 +56,9 @@ class Demand:
     A request for several stories that is refused `attempts` times falls back to one request for
     each; a single story refused as often is given up and listed in `given_up`. A text withdrawn
     as a duplicate counts as one refusal of its story, and its place is left for good.
+
+    While seats are free, a request is asked some attempts `ahead`. The lowest attempt that passes
+    is kept, whichever comes first, so that short replies, which come sooner, are not favoured.
     """
 
     def __init__(self, corpus: str, writing: Writing):
@@ -67,11 +73,11 @@ class Demand:
         }
         self._places: dict[str, Place] = {}
         self._earlier: dict[str, list[Place]] = {}
-        self._spares: dict[str, list[Place]] = {}
-        self._asked: Counter[str] = Counter()
+        self._spares: dict[str, list[tuple[bool, int, Place]]] = {}
+        self._next: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._reason: dict[str, str] = {}
-        self._in_flight: set[str] = set()
+        self._in_flight: defaultdict[str, set[int]] = defaultdict(set)
         self._instructions = instruction_runs(vars(writing.prompts).values())
 
     @property
@@ -92,7 +98,7 @@ class Demand:
 
     @property
     def n_open(self) -> int:
-        """Requests on their way."""
+        """Requests that are on their way and whose texts are missing."""
         return len(self._in_flight)
 
     def every_prompt(self) -> list[Request]:
@@ -104,12 +110,36 @@ class Demand:
         """Take in a journal, as (offset, row), and return what is to be asked, in corpus order."""
         for offset, row in rows:
             self._apply(row, offset)
-        self._fill()
+        for key in self._spares:
+            self._fill(key)
         return [due for root in self._roots.values() for due in self._due(root)]
 
     def take(self, row: Row, offset: int) -> list[Request]:
         """Take in a row just written and return what is to be asked because of it."""
-        return self._due(self._apply(row, offset))
+        root = self._apply(row, offset)
+        if "request" in row:
+            self._settle(self.request(row["request"]))
+        return self._due(root)
+
+    def ahead(self) -> Request | None:
+        """Return the next attempt of a request that is on its way, or None.
+
+        A request has at most one attempt more on its way than it was refused: what was refused
+        often will probably need many more, and at most half of all attempts are in vain.
+        """
+        spec, free = self.writing.spec, []
+        for identity, attempts in self._in_flight.items():
+            refused = self._refused[identity]
+            if len(attempts) <= refused and refused + len(attempts) < spec.attempts:
+                free.append((len(attempts) / (1 + refused), identity))
+        return self._send(self.request(min(free)[1])) if free else None
+
+    def outcome(self, request: Request, verdict: Verdict) -> Outcome:
+        """Return what becomes of a reply that has just come."""
+        if verdict.reason:
+            return "refused"
+        earlier = any(a < request.attempt for a in self._in_flight.get(request.id, ()))
+        return "ahead" if earlier or not self._missing(request) else "kept"
 
     def judge(self, request: Request, reply: str, finish_reason: str) -> Verdict:
         """Split and check a reply."""
@@ -170,38 +200,60 @@ class Demand:
                 self._refuse(single, row["reason"])
             return root
         request = self.request(row["request"])
-        self._asked[request.id] += 1
-        self._in_flight.discard(request.id)
+        self._next[request.id] = max(self._next[request.id], row["attempt"] + 1)
+        self._landed(request, row["attempt"])
         verdict = self.verdict(row)
         if verdict.reason:
             self._refuse(request.id, verdict.reason)
         for index, slot in enumerate(request.slots if verdict.stories else ()):
-            self._accept(text_id(request, slot), (offset, index), row["outcome"] == "kept")
+            key, place = text_id(request, slot), (offset, index)
+            if row["outcome"] == "kept":
+                if (before := self._places.get(key)) is not None:
+                    self._earlier.setdefault(key, []).append(before)
+                self._places[key] = place
+            else:  # one that came ahead goes before one that was refused when it came
+                order = (row["outcome"] == "refused", row["attempt"], place)
+                self._spares.setdefault(key, []).append(order)
         return self._root_of[text_id(request, request.slots[0])]
 
-    def _accept(self, key: str, place: Place, kept: bool) -> None:
-        """Put a text that passes in its place; one that was refused when it came only fills in."""
-        if kept:
-            if (before := self._places.get(key)) is not None:
-                self._earlier.setdefault(key, []).append(before)
-            self._places[key] = place
-        else:
-            self._spares.setdefault(key, []).append(place)
+    def _landed(self, request: Request, attempt: int) -> None:
+        """Note that an attempt is no longer on its way."""
+        if request.id in self._in_flight:
+            self._in_flight[request.id].discard(attempt)
+            if not self._in_flight[request.id]:
+                del self._in_flight[request.id]
+
+    def _settle(self, request: Request) -> None:
+        """Put what came ahead in its place if nothing before it is on its way."""
+        on_the_way = min(self._in_flight.get(request.id, ()), default=None)
+        for key in self._missing(request):
+            refused, attempt, place = min(self._spares.get(key) or [(True, 0, (0, 0))])
+            if not refused and (on_the_way is None or attempt < on_the_way):
+                self._places[key] = place
+                self._spares[key].remove((refused, attempt, place))
+        if not self._missing(request):  # what is still on its way is not waited for
+            self._in_flight.pop(request.id, None)
+
+    def _missing(self, request: Request) -> list[str]:
+        keys = [text_id(request, slot) for slot in request.slots]
+        return [key for key in keys if key not in self._places]
 
     def _withdraw(self, key: str, place: Place) -> None:
         """Take a text out; an earlier one of the same request that passes takes its place."""
         if self._places.get(key) == place:
             del self._places[key]
-        for others in (self._earlier, self._spares):
-            others[key] = [other for other in others.get(key, []) if other != place]
-            if others[key] and key not in self._places:
-                self._places[key] = others[key].pop()
+        self._earlier[key] = [other for other in self._earlier.get(key, []) if other != place]
+        self._spares[key] = [other for other in self._spares.get(key, []) if other[2] != place]
+        if key not in self._places and self._earlier[key]:
+            self._places[key] = self._earlier[key].pop()
+        self._fill(key)
 
-    def _fill(self) -> None:
-        """Give every missing text the first reply that was refused when it came and passes now."""
-        for key, places in self._spares.items():
-            if key not in self._places and places:
-                self._places[key] = places.pop(0)
+    def _fill(self, key: str) -> None:
+        """Give a missing text a reply that came ahead, or was refused and passes now."""
+        if key not in self._places and self._spares.get(key):
+            spare = min(self._spares[key])
+            self._spares[key].remove(spare)
+            self._places[key] = spare[2]
 
     def _refuse(self, request: str, reason: str) -> None:
         self._refused[request] += 1
@@ -235,7 +287,7 @@ class Demand:
         if len(root.slots) == 1 or (
             len(missing) == len(keys)
             and self._refused[root.id] < self.writing.spec.attempts
-            and not any(self._asked[key] or self._refused[key] for key in keys.values())
+            and not any(self._next[key] or self._refused[key] for key in keys.values())
         ):
             candidates = [root]
         else:  # it fell back: what a story by itself was asked stands, though `attempts` be raised
@@ -248,8 +300,14 @@ class Demand:
         if self._refused[request.id] >= self.writing.spec.attempts:
             self.given_up[request.id] = self._reason[request.id]
             return None
-        self._in_flight.add(request.id)
-        return replace(request, attempt=self._asked[request.id])
+        return self._send(request)
+
+    def _send(self, request: Request) -> Request:
+        """Return a request with its next attempt, noted as on its way."""
+        attempt = self._next[request.id]
+        self._next[request.id] += 1
+        self._in_flight[request.id].add(attempt)
+        return replace(request, attempt=attempt)
 
     def _ordered(self) -> Iterator[tuple[str, Place]]:
         return ((key, self._places[key]) for key in self._root_of if key in self._places)

@@ -74,6 +74,7 @@ class Replicas:
         self._starting = threading.Lock()
         self._closed = False
         self._engines: list[psutil.Process] = []
+        self._seats: list[tuple[int, set[str]]] = []
         self._looked = time.monotonic()
         self.ready: float | None = None
         """Monotonic time at which the first engine was up, None before."""
@@ -83,6 +84,11 @@ class Replicas:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def free_seats(self) -> int:
+        """Requests that the engines could begin with at once, beyond those that they hold."""
+        return sum(max(0, seats - len(running)) for seats, running in self._seats)
 
     def wake(self) -> None:
         """Tell idle engines that `next_ask` has something again."""
@@ -130,6 +136,7 @@ class Replicas:
             self.ready = self.ready or time.monotonic()
             seats = engine.vllm_config.scheduler_config.max_num_seqs
             running: set[str] = set()
+            self._seats.append((seats, running))
             while not self._closed:
                 self._fill(engine, running, int(seats * (1 + SURPLUS)) + 1)
                 if not running:

@@ -120,8 +120,10 @@ def _stream(
             if (reply := replicas.reply(EVENT_SECONDS)) is not None:
                 desk, request = running.pop(reply.key)
                 due = _settle(desk, request, reply) or _finish(desk)
-                if due:
-                    waiting.extendleft((desk, request) for request in reversed(due))
+                waiting.extendleft((desk, request) for request in reversed(due))
+                while len(waiting) < replicas.free_seats and (ahead := _ahead(desks)):
+                    waiting.append(ahead)
+                if waiting:
                     replicas.wake()
             for desk in desks:
                 desk.journal.sync_soon()
@@ -132,6 +134,14 @@ def _stream(
         _tell(desks, on_event)
         assert replicas.ready is not None
         return ended - replicas.ready
+
+
+def _ahead(desks: Iterable[Desk]) -> tuple[Desk, Request] | None:
+    """Return something to ask ahead of need, for a seat that would be empty."""
+    for desk in desks:
+        if (request := desk.demand.ahead()) is not None:
+            return desk, request
+    return None
 
 
 def _tell(desks: Iterable[Desk], on_event: OnEvent) -> None:
@@ -156,7 +166,7 @@ def _settle(desk: Desk, request: Request, reply: Reply) -> list[Request]:
         "request": request.id,
         "attempt": request.attempt,
         "seed": desk.demand.seed(request),
-        "outcome": "refused" if verdict.reason else "kept",
+        "outcome": desk.demand.outcome(request, verdict),
         "reason": verdict.reason,
         "checks": desk.demand.checks_id,
         "stories": list(verdict.stories),
