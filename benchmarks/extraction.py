@@ -24,7 +24,10 @@ import torch
 
 from benchmarks.report import about, write_rates
 from engine.models import cache_folder
-from engine.reading import Reader, Span, batches
+from engine.reading.batching import batches
+from engine.reading.bridge import BridgeReader
+from engine.reading.reader import ReaderSettings
+from engine.reading.windows import Span
 from manifests.builtin import BUILTIN_MODELS
 from manifests.resolve import Importing
 from manifests.schema import Import
@@ -49,14 +52,24 @@ def main() -> None:
 
     builtin = BUILTIN_MODELS[MODEL]
     folder = str(cache_folder() / "models" / f"{MODEL}-{builtin.sha256[:12]}")
-    reader = Reader(folder, "float32", range(-1, builtin.n_layers), trust_remote_code=False)
+    reader = BridgeReader(
+        ReaderSettings(
+            folder=folder,
+            dtype="float32",
+            layers=tuple(range(-1, builtin.n_layers)),
+            max_tokens=MAX_TOKENS,
+            batch_tokens=options.batch_tokens,
+            trust_remote_code=False,
+            devices=1,
+        )
+    )
     texts = read_texts(Importing(Import(stories=str(options.stories)), options.stories, None))
     step = max(1, len(texts) // options.texts)
     sample = [text.text for text in texts[::step]][: options.texts]
     ids = [tokens[:MAX_TOKENS] for tokens in reader.tokenize(sample)]
     plain = _plain_model(folder)
     ways: dict[str, Callable[[], None]] = {
-        "emovec": lambda: _emovec(reader, ids, options.batch_tokens),
+        "emovec": lambda: _emovec(reader, ids),
         "bare": lambda: _bare(plain, ids, options.batch_tokens),
         "paper": lambda: _paper(plain, ids),
     }
@@ -87,9 +100,8 @@ def _padded(batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]
     return input_ids, mask
 
 
-def _emovec(reader: Reader, ids: Sequence[Sequence[int]], budget: int) -> None:
-    for batch in batches([len(i) for i in ids], budget):
-        reader.window_means([ids[i] for i in batch], WINDOWS)
+def _emovec(reader: BridgeReader, ids: Sequence[Sequence[int]]) -> None:
+    reader.read(ids, WINDOWS, lambda event: None)
 
 
 @torch.inference_mode()

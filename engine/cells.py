@@ -11,7 +11,7 @@ from distributed import as_completed
 from analysis.cell import Settings
 from analysis.contrasts import emotion_names
 from engine import tasks
-from engine.cluster import MODEL_SLOT, run_task
+from engine.cluster import HALF_SLOT, run_task
 from engine.events import StageProgress, StageStarted
 from engine.ledger import Ledger
 from engine.plan import Stage, made_from
@@ -72,8 +72,12 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
         "model": {
             "folder": folder,
             "trust_remote_code": entry.trust_remote_code,
+            "tensor_parallel_size": entry.tensor_parallel_size,
         },
-        "extraction": {**stage.settings, "layers": layers},
+        "extraction": {
+            **study.manifest.extraction.model_dump(mode="json"),
+            "layers": layers,
+        },
         "corpus": str(stories),
         "residuals": str(residuals),
     }
@@ -81,7 +85,7 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
         client.submit(
             tasks.read_shard,
             {**job, "shard": shard},
-            resources=MODEL_SLOT,
+            resources=HALF_SLOT,
             pure=False,
             priority=-shard,
         )

@@ -1,18 +1,21 @@
 """A child process that holds a model: started, asked, watched and ended from here.
 
 The child runs `engine.child_main` under `engine/guard.py`, in a session of its own. Questions and
-answers are JSON lines over a socket pair; everything the child prints goes to a log file.
+answers are JSON lines over a socket pair, with a number that says which belong together; everything
+the child prints goes to a log file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import select
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -53,7 +56,11 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One child process. Not thread-safe but for `stop`, which any thread may call."""
+    """One child process, which several threads may call at once.
+
+    It does one task after another, but may finish one while it does the next
+    (`engine.child_main`).
+    """
 
     def __init__(self, log: Path, environment: dict[str, str] | None = None):
         """Start it; what it prints is appended to `log`."""
@@ -73,8 +80,12 @@ class Child:
             )
         its.close()
         self._socket = mine
-        self._stream = mine.makefile("rb")
-        self._stopped = False
+        self._numbers = itertools.count()
+        self._inboxes: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._lock = threading.Lock()
+        self._silent = self._stopped = False
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def call(self, task: str, job: dict[str, Any], on_event: Callable[[Event], None]) -> Any:
         """Have the child do one task and return its result.
@@ -87,12 +98,15 @@ class Child:
         Raises:
             ChildFailed: the task raised there, or the child died.
         """
+        number, inbox = next(self._numbers), queue.SimpleQueue[dict[str, Any] | None]()
+        question = json.dumps({"number": number, "task": task, "job": job}).encode() + b"\n"
         try:
-            self._socket.sendall(json.dumps({"task": task, "job": job}).encode() + b"\n")
-            for line in self._stream:
-                if not line.endswith(b"\n"):
-                    break
-                message = json.loads(line)
+            with self._lock, suppress(OSError):  # where the other end is gone, the listener knows
+                self._inboxes[number] = inbox
+                if self._silent:
+                    inbox.put(None)
+                self._socket.sendall(question)
+            while (message := inbox.get()) is not None:
                 if "event" in message:
                     on_event(message["event"])
                 elif "error" in message:
@@ -101,9 +115,27 @@ class Child:
                     )
                 else:
                     return message["result"]
-        except OSError:  # the other end is gone, or `stop` has closed this one
-            pass
+        finally:
+            with self._lock:
+                del self._inboxes[number]
         raise ChildFailed(f"the process that does '{task}' died", self.log, crashed=True)
+
+    def _listen(self) -> None:
+        """Hand the child's messages to those who wait for them, until there will be none."""
+        try:
+            for line in self._socket.makefile("rb"):
+                if not line.endswith(b"\n"):
+                    break
+                message = json.loads(line)
+                if (inbox := self._inboxes.get(message["number"])) is not None:
+                    inbox.put(message)
+        except OSError:  # the other end is gone
+            pass
+        finally:
+            with self._lock:
+                self._silent = True
+                for inbox in self._inboxes.values():
+                    inbox.put(None)
 
     @property
     def alive(self) -> bool:
@@ -122,16 +154,5 @@ class Child:
         with suppress(ProcessLookupError):  # a guard that was killed itself has ended nothing
             os.killpg(self._guard.pid, signal.SIGKILL)
         self._guard.wait()
-        self._await_group_end()
+        self._listener.join(timeout=10)  # until the group, which holds the other end, is gone
         self._socket.close()
-
-    def _await_group_end(self, seconds: float = 10.0) -> None:
-        """Wait for the killed group's sockets to close: the child holds the other end of ours."""
-        self._socket.settimeout(seconds)
-        while True:
-            ready, _, _ = select.select([self._socket], [], [], seconds)
-            try:
-                if not ready or not self._socket.recv(1 << 16):
-                    return
-            except OSError:
-                return

@@ -1,4 +1,8 @@
-"""The child's side: answers the tasks of `engine.child.Child` over a socket, one at a time."""
+"""The child's side: does the tasks of `engine.child.Child`, one after another, in the main thread.
+
+A task may return a function instead of a result: what is left to do (writing to disk) while the
+next task runs. One thread does that, and no second such task ends before it is free.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,21 @@ import importlib
 import json
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
+
+OnEvent = Callable[[dict[str, Any]], None]
+Task = Callable[[dict[str, Any], OnEvent], Any]
 
 TASKS = {
     "measure": "engine.generation.prompts:measure_prompts",
     "dequantise": "engine.models:dequantise",
     "download": "engine.models:download",
-    "read": "engine.reading:read_shard",
+    "read": "engine.reading.shards:read_shard",
     "write": "engine.generation.writing:write_corpora",
 }
 
@@ -23,14 +32,19 @@ TASKS = {
 def main() -> None:
     """Serve until the socket closes."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    sending = threading.Lock()
 
-    def send(message: dict[str, Any]) -> None:
-        connection.sendall(json.dumps(message).encode() + b"\n")
+    def answer(number: int, work: Callable[[OnEvent], Any]) -> Callable[[], Any] | None:
+        """Do some work and send its result; return what is left to do, if anything."""
 
-    for line in connection.makefile("rb"):
-        question = json.loads(line)
+        def send(message: dict[str, Any]) -> None:
+            with sending:
+                connection.sendall(json.dumps({"number": number, **message}).encode() + b"\n")
+
         try:
-            result = _find(question["task"])(question["job"], lambda event: send({"event": event}))
+            result = work(lambda event: send({"event": event}))
+            if callable(result):
+                return lambda: answer(number, lambda _: result())
             send({"result": result})
         except Exception as error:
             with suppress(OSError):  # the log may be on a full disk
@@ -42,13 +56,23 @@ def main() -> None:
                     "plain": isinstance(error, OSError),  # says all: a full disk, a missing file
                 }
             )
+        return None
+
+    left: Future[Any] | None = None
+    with ThreadPoolExecutor(max_workers=1) as finishing:
+        for line in connection.makefile("rb"):
+            question = json.loads(line)
+            task, job = _find(question["task"]), question["job"]
+            rest = answer(question["number"], lambda tell, t=task, j=job: t(j, tell))
+            if rest is not None:
+                if left is not None:
+                    left.result()
+                left = finishing.submit(rest)
 
 
-def _find(task: str) -> Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Any]:
+def _find(task: str) -> Task:
     module, _, name = TASKS[task].partition(":")
-    function: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Any] = getattr(
-        importlib.import_module(module), name
-    )
+    function: Task = getattr(importlib.import_module(module), name)
     return function
 
 

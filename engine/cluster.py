@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MODEL_SLOT = {"model": 1}
 """Dask resource: a worker holds one model at a time."""
 
+HALF_SLOT = {"model": 0.5}
+"""For tasks of which one may be read while another is written, with the same model."""
+
 
 @contextmanager
 def local_cluster(listener: Listener) -> Iterator[Client]:
@@ -35,7 +38,7 @@ def local_cluster(listener: Listener) -> Iterator[Client]:
     with (
         LocalCluster(
             n_workers=1,
-            threads_per_worker=cpu_count(),
+            threads_per_worker=max(2, cpu_count()),
             processes=False,
             dashboard_address="127.0.0.1:0",
             resources=MODEL_SLOT,

@@ -27,7 +27,7 @@ VERSIONS = {
     "generate": 2,
     "import": 2,
     "describe": 1,
-    "extract": 1,
+    "extract": 2,
     "analyze": 1,
     "tables": 1,
     "figures": 1,
@@ -243,7 +243,7 @@ class Plan:
         for cell in cells:
             settings = {
                 "model": self._identities[cell.model],
-                **manifest.extraction.model_dump(mode="json"),
+                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens", "workers"}),
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
         analysis = {

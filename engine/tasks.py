@@ -137,13 +137,16 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
     """Read one shard of a cell.
 
     Args:
-        job: as `engine.reading.read_shard` takes it, with `log` and `stage`.
+        job: as `engine.reading.shards.read_shard` takes it, with `log` and `stage`.
     """
 
     def on_event(event: dict[str, Any]) -> None:
-        _emit(StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"]))
+        if "note" in event:
+            _emit(Note(event["note"]))
+        else:
+            _emit(StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"]))
 
-    key = f"read:{job['model']['folder']}:{job['extraction']['dtype']}"
+    key = f"read:{job['model']['folder']}:{job['extraction']['backend']}"
     return dict(_in_child(key, Path(job["log"]), "read", job, on_event))
 
 
@@ -226,13 +229,14 @@ def draw_figures(cells: list[tuple[str, str, str, str]], folder: str) -> dict[st
     return {"files": len(save_figures(Path(folder), draw_all(found, geometry_table(found))))}
 
 
-def stop_child() -> None:
-    """End this worker's child process, if it has one."""
+def stop_child(only: Child | None = None) -> None:
+    """End this worker's child process, if it has one (and if it is `only`)."""
     global _child
     with _lock:
+        if _child is None or only not in (None, _child[1]):
+            return
         held, _child = _child, None
-    if held is not None:
-        held[1].stop()
+    held[1].stop()
 
 
 def _in_child(
@@ -255,10 +259,11 @@ def _in_child(
         on_event(event)
 
     while True:
+        child = _child_for(key, log)
         try:
-            return _child_for(key, log).call(task, job, note_progress)
+            return child.call(task, job, note_progress)
         except ChildFailed as failure:
-            stop_child()
+            stop_child(child)
             furthest = sum(progress.values())
             if not failure.crashed or furthest <= reached or _stopping.is_set():
                 raise

@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-NAMED_WINDOWS: dict[str, tuple[int, int | None]] = {
-    "all": (0, None),
-    "no-first": (1, None),
-    "after-50": (50, None),
+Normalize = Literal["none", "rms"]
+
+NAMED_WINDOWS: dict[str, tuple[int, int | None, Normalize]] = {
+    "all": (0, None, "none"),
+    "no-first": (1, None, "none"),
+    "after-50": (50, None, "none"),
+    "all-rms": (0, None, "rms"),
 }
-"""Token windows known by name: half-open [start, end) over token positions."""
+"""Token windows known by name: half-open [start, end) over token positions, and normalization."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -298,13 +301,16 @@ class Window(Strict):
     """First position taken; 0 is the text's first token (BOS where the tokenizer adds one)."""
     end: int | None = None
     """First position no longer taken; absent for the end of the text."""
+    normalize: Normalize = "none"
+    """`rms`: divide each token's residual by its own root mean square before averaging."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Window:
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"end ({self.end}) must lie after start ({self.start})")
-        if self.name in NAMED_WINDOWS and (self.start, self.end) != NAMED_WINDOWS[self.name]:
-            raise ValueError(f"{self.name!r} already names another range; choose another name")
+        named = NAMED_WINDOWS.get(self.name)
+        if named is not None and (self.start, self.end, self.normalize) != named:
+            raise ValueError(f"{self.name!r} already names another window; choose another name")
         return self
 
 
@@ -312,9 +318,11 @@ def _window(value: object) -> object:
     if isinstance(value, str):
         if value not in NAMED_WINDOWS:
             known = ", ".join(NAMED_WINDOWS)
-            raise ValueError(f"unknown window {value!r}; known: {known}, or {{name, start, end}}")
-        start, end = NAMED_WINDOWS[value]
-        return {"name": value, "start": start, "end": end}
+            raise ValueError(
+                f"unknown window {value!r}; known: {known}, or {{name, start, end, normalize}}"
+            )
+        start, end, normalize = NAMED_WINDOWS[value]
+        return {"name": value, "start": start, "end": end, "normalize": normalize}
     return value
 
 
@@ -349,12 +357,15 @@ class Extraction(Strict):
     """Token windows averaged over, all in the same pass."""
     max_tokens: int = Field(default=512, ge=1)
     """A longer text is cut there, and counted on the screen and in the stage's record."""
-    backend: Literal["transformer_lens"] = "transformer_lens"
-    """The reader."""
+    backend: Literal["transformer_lens", "vllm"] = "transformer_lens"
+    """The reader: the reference, or the fast one (within 1e-5 of it in float32)."""
     dtype: Dtype = "float32"
     """Precision of the forward pass; means are always taken in float32."""
-    batch_tokens: int = Field(default=2048, ge=1)
-    """Padded tokens in one forward pass. Changes speed, and numbers by rounding only."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens in one forward pass, padding included; absent for what suits the device, and halved
+    where memory runs out. Changes speed, and numbers by rounding only."""
+    workers: int | None = Field(default=None, ge=1)
+    """Copies of a model that read at once; absent for one on each free GPU, one on a CPU."""
 
     @model_validator(mode="after")
     def _distinct_windows(self) -> Extraction:

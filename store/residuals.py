@@ -27,6 +27,18 @@ from store.shards import (
     shard_texts,
 )
 
+RESIDUAL = "residual stream units"
+ARRAYS = {
+    "token_count": (("text", "window"), "tokens"),
+    "text_tokens": (("text",), "tokens"),
+    "peak_norm": (("text", "layer"), RESIDUAL),
+    "peak_position": (("text", "layer"), "position"),
+    "mean_norm": (("text", "layer"), RESIDUAL),
+    "mean_square": (("shard", "layer", "d_model"), f"{RESIDUAL}, squared"),
+    "residual_mean": (("text", "window", "layer", "d_model"), RESIDUAL),
+}
+"""Dimensions and units of what a store holds, in the order in which a shard is written."""
+
 
 @dataclass(frozen=True)
 class ShardBlock:
@@ -36,11 +48,19 @@ class ShardBlock:
         residual_mean: float32 [text, window, layer, d_model]; NaN where a window has no token.
         token_count: int32 [text, window], tokens averaged over.
         text_tokens: int32 [text], tokens of the whole text before it was cut to `max_tokens`.
+        peak_norm: float32 [text, layer], largest L2 norm of a token's residual.
+        peak_position: int32 [text, layer], position of that token.
+        mean_norm: float32 [text, layer], mean L2 norm over the tokens read.
+        mean_square: float32 [layer, d_model], mean square of each dimension over all tokens read.
     """
 
     residual_mean: NDArray[np.float32]
     token_count: NDArray[np.int32]
     text_tokens: NDArray[np.int32]
+    peak_norm: NDArray[np.float32]
+    peak_position: NDArray[np.int32]
+    mean_norm: NDArray[np.float32]
+    mean_square: NDArray[np.float32]
 
 
 def create_residuals(
@@ -66,37 +86,32 @@ def create_residuals(
     with folder_written_whole(folder) as partial:
         group = zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
         checked: list[Any] = [ZstdCodec(level=3), Crc32cCodec()]
-        group.create_array(
-            "residual_mean",
-            shape=(n, len(windows), len(layers), d_model),
-            shards=(per_shard, len(windows), len(layers), d_model),
-            chunks=(per_shard, 1, 1, d_model),
-            dtype="float32",
-            fill_value=np.nan,
-            compressors=checked,
-            dimension_names=("text", "window", "layer", "d_model"),
-            attributes={"units": "residual stream units", "coordinates": "emotion kind text_id"},
-        )
-        group.create_array(
-            "token_count",
-            shape=(n, len(windows)),
-            chunks=(per_shard, len(windows)),
-            dtype="int32",
-            fill_value=-1,
-            compressors=checked,
-            dimension_names=("text", "window"),
-            attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
-        )
-        group.create_array(
-            "text_tokens",
-            shape=(n,),
-            chunks=(per_shard,),
-            dtype="int32",
-            fill_value=-1,
-            compressors=checked,
-            dimension_names=("text",),
-            attributes={"units": "tokens", "coordinates": "emotion kind text_id"},
-        )
+        sizes = {
+            "text": n,
+            "shard": -(-n // per_shard),
+            "window": len(windows),
+            "layer": len(layers),
+            "d_model": d_model,
+        }
+        for name, (dimensions, units) in ARRAYS.items():
+            shape = tuple(sizes[dimension] for dimension in dimensions)
+            first = per_shard if dimensions[0] == "text" else 1
+            whole = name != "residual_mean"
+            integer = units in ("tokens", "position")
+            group.create_array(
+                name,
+                shape=shape,
+                shards=None if whole else (first, *shape[1:]),
+                chunks=(first, *shape[1:]) if whole else (first, 1, 1, d_model),
+                dtype="int32" if integer else "float32",
+                fill_value=-1 if integer else np.nan,
+                compressors=checked,
+                dimension_names=dimensions,
+                attributes={
+                    "units": units,
+                    **({"coordinates": "emotion kind text_id"} if "text" in dimensions else {}),
+                },
+            )
         coordinates: dict[str, tuple[str, list[Any]]] = {
             "text_id": ("text", [t.text_id for t in texts]),
             "kind": ("text", [t.kind for t in texts]),
@@ -126,9 +141,10 @@ def write_shard(folder: Path, shard: int, block: ShardBlock) -> None:
     # A shard in which no window has a token is all NaN, and its file must be there all the same.
     with zarr.config.set({"array.write_empty_chunks": True}):
         group = zarr.open_group(folder, mode="r+")
-        _array(group, "token_count")[rows] = block.token_count
-        _array(group, "text_tokens")[rows] = block.text_tokens
-        _array(group, "residual_mean")[rows] = block.residual_mean
+        for name, (dimensions, _) in ARRAYS.items():
+            mine = rows if dimensions[0] == "text" else slice(shard, shard + 1)
+            values = getattr(block, name)
+            _array(group, name)[mine] = values if dimensions[0] == "text" else values[None]
 
 
 def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
@@ -139,8 +155,8 @@ def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
         as_dask: give Dask arrays; otherwise arrays that are read when indexed, without Dask.
 
     Returns:
-        Data set with `residual_mean` float32 [text, window, layer, d_model], `token_count` and
-        `text_tokens` int32, and the coordinates text_id, kind, emotion, window and layer.
+        Data set with the arrays of `ShardBlock` (`mean_square` with a row for each shard), and the
+        coordinates text_id, kind, emotion, window and layer.
 
     Raises:
         FileNotFoundError: there is no store, or shards of it are missing.

@@ -21,12 +21,14 @@ SERVER = """
 import json, os, socket, subprocess, sys, time
 connection = socket.socket(fileno=int(sys.argv[1]))
 for line in connection.makefile("rb"):
-    task = json.loads(line)["task"]
+    question = json.loads(line)
+    task, number = question["task"], question["number"]
     if task == "pids":
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
         answer = {"result": [os.getpid(), helper.pid]}
     elif task == "events":
-        connection.sendall(b'{"event": {"n": 1}}\\n')
+        event = {"number": number, "event": {"n": 1}}
+        connection.sendall(json.dumps(event).encode() + b"\\n")
         answer = {"result": "ok"}
     elif task == "die":
         print("last words", flush=True)
@@ -35,7 +37,7 @@ for line in connection.makefile("rb"):
         time.sleep(300)
     else:
         answer = {"error": "ValueError: no", "crashed": task == "lost", "plain": task == "full"}
-    connection.sendall(json.dumps(answer).encode() + b"\\n")
+    connection.sendall(json.dumps({"number": number, **answer}).encode() + b"\\n")
 """
 
 

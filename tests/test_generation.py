@@ -17,7 +17,7 @@ from engine.corpora import claim_corpus_folder
 from engine.ledger import Ledger
 from engine.models import cache_folder
 from engine.plan import Plan
-from engine.reading import Span
+from engine.reading.windows import Span
 from manifests import load_study
 from store import Layout, open_cell
 from store.corpus import Text, read_corpus

@@ -59,7 +59,7 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     assert len(pictures) == 4
     assert all(picture.name in printed for picture in pictures)
     resolved = yaml.safe_load(layout.manifest.read_text())
-    assert resolved["extraction"]["batch_tokens"] == 2048
+    assert resolved["extraction"]["dtype"] == "float32"
     assert set(resolved["resolved"]["fingerprints"]) >= {"import:own", "extract:tiny@own"}
     assert "torch" in resolved["resolved"]["versions"]
     assert "tiny@own" in printed

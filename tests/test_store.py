@@ -350,7 +350,16 @@ def small_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, 
 def block_of(values: np.ndarray, span: range) -> ShardBlock:
     part = values[span.start : span.stop]
     counts = np.full((len(span), 2), 7, np.int32)
-    return ShardBlock(part, counts, np.full(len(span), 9, np.int32))
+    by_layer = part[:, 0, :, 0]
+    return ShardBlock(
+        residual_mean=part,
+        token_count=counts,
+        text_tokens=np.full(len(span), 9, np.int32),
+        peak_norm=by_layer,
+        peak_position=np.zeros(by_layer.shape, np.int32),
+        mean_norm=by_layer,
+        mean_square=part[0, 0],
+    )
 
 
 def test_a_store_reads_back_what_was_written(small_store: tuple[Path, np.ndarray]) -> None:

@@ -1,0 +1,132 @@
+"""The reference reader: TransformerLens hooks on the blocks of a Hugging Face model.
+
+Each text is read alone (no chat template, the tokenizer's own special tokens), right-padded with an
+explicit mask. Only the inner model runs, so no logits are computed, and the forward pass ends with
+the last wanted layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from engine.reading.batching import Budget, batches, default_budget, is_out_of_memory
+from engine.reading.pooling import Layout, Pool, Pooled
+from engine.reading.reader import OnEvent, ReaderSettings, TooLarge, tokenize
+from engine.reading.windows import Span
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+class _Enough(Exception):
+    """Raised by the last wanted layer's hook to end a forward pass early."""
+
+
+class BridgeReader:
+    """A model in TransformerLens that reads token sequences."""
+
+    def __init__(self, settings: ReaderSettings):
+        """Load model and tokenizer onto the GPU, or the CPU where there is none."""
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformers import AutoTokenizer
+
+        torch.set_float32_matmul_precision("highest")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        trust = settings.trust_remote_code
+        self._tokenizer = AutoTokenizer.from_pretrained(settings.folder, trust_remote_code=trust)
+        self._bridge: TransformerBridge = TransformerBridge.boot_transformers(
+            settings.folder,
+            device=self.device,
+            dtype=getattr(torch, settings.dtype),
+            trust_remote_code=trust,
+        )
+        self._bridge.eval()
+        self.layers = settings.layers
+        self._budget = Budget(settings.batch_tokens or default_budget(self.device))
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, whole, with the tokenizer's own special tokens."""
+        return tokenize(self._tokenizer, texts)
+
+    @torch.inference_mode()
+    def read(
+        self, sequences: Sequence[Sequence[int]], windows: Sequence[Span], on_event: OnEvent
+    ) -> Pooled:
+        """Read texts in batches of like lengths.
+
+        On a CPU in float32, the same texts under the same budget give the same bits.
+
+        Raises:
+            NotFinite: a mean over real tokens is not finite.
+            TooLarge: one text alone does not fit the memory.
+        """
+        lengths = [len(ids) for ids in sequences]
+        d_model = int(self._bridge.cfg.d_model)
+        pool = Pool(lengths, windows, len(self.layers), d_model, self.device)
+        done = {"texts": 0, "tokens": 0}
+        waiting = list(range(len(sequences)))
+        while waiting:
+            batch = next(batches([lengths[i] for i in waiting], self._budget.tokens))
+            texts = [waiting[i] for i in batch]
+            try:
+                self._forward([sequences[i] for i in texts], texts, windows, pool)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                pool.drop(texts)
+                if len(texts) == 1:
+                    raise TooLarge(
+                        f"one text of {lengths[texts[0]]:,} tokens does not fit the memory"
+                    ) from None
+                on_event(self._budget.halve())
+                continue
+            pool.commit()
+            read = set(texts)
+            waiting = [i for i in waiting if i not in read]
+            done["texts"] += len(texts)
+            done["tokens"] += sum(lengths[i] for i in texts)
+            on_event(dict(done))
+        return pool.finish(self.layers)
+
+    def _forward(
+        self,
+        batch: Sequence[Sequence[int]],
+        texts: Sequence[int],
+        windows: Sequence[Span],
+        pool: Pool,
+    ) -> None:
+        """Run the blocks once over a batch; hooks fill the pool."""
+        lengths = [len(ids) for ids in batch]
+        input_ids = torch.zeros((len(batch), max(lengths)), dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(batch):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            attention_mask[row, : len(ids)] = 1
+        layout = Layout(texts, [0] * len(batch), lengths, windows, self.device)
+
+        def hook_for(slot: int, last: bool) -> Callable[..., None]:
+            def add(residual: Float[Tensor, "text token d_model"], hook: Any) -> None:
+                pool.add(slot, residual, layout)
+                if last:
+                    raise _Enough
+
+            return add
+
+        n_blocks = int(self._bridge.cfg.n_layers)
+        hooks = []
+        for slot, layer in enumerate(self.layers):
+            name = "blocks.0.hook_in" if layer < 0 else f"blocks.{layer}.hook_out"
+            last = layer == max(self.layers) and layer < n_blocks - 1
+            hooks.append((name, hook_for(slot, last)))
+        with suppress(_Enough), self._bridge.hooks(fwd_hooks=hooks):
+            self._bridge.original_model.base_model(
+                input_ids=input_ids.to(self.device),
+                attention_mask=attention_mask.to(self.device),
+                use_cache=False,
+            )

@@ -1,0 +1,160 @@
+"""What is kept of a residual stream: window sums and norms, added up on the device in float32.
+
+Both readers fill a `Pool` layer by layer as the forward pass goes; nothing is kept per token. What
+leaves the device is `Pooled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.reading.windows import Span, window_counts, window_weights
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What is kept of N texts, on the host.
+
+    Attributes:
+        residual_mean: float32 [text, window, layer, d_model]; NaN where a window has no token.
+        peak_norm: float32 [text, layer], the largest L2 norm of a token's residual.
+        peak_position: int32 [text, layer], the position of that token.
+        mean_norm: float32 [text, layer], the mean L2 norm over the text's tokens.
+        mean_square: float32 [layer, d_model], the mean square of each dimension over all tokens.
+    """
+
+    residual_mean: NDArray[np.float32]
+    peak_norm: NDArray[np.float32]
+    peak_position: NDArray[np.int32]
+    mean_norm: NDArray[np.float32]
+    mean_square: NDArray[np.float32]
+
+
+class NotFinite(Exception):
+    """A text's residual is not finite; `text` is its number, `layer` the first such layer."""
+
+    def __init__(self, text: int, layer: int):
+        super().__init__(text, layer)
+        self.text, self.layer = text, layer
+
+
+class Layout:
+    """Which rows and tokens of a padded block belong to which text; made once a forward pass."""
+
+    def __init__(
+        self,
+        texts: Sequence[int],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        windows: Sequence[Span],
+        device: torch.device,
+    ):
+        """Lay out rows of consecutive tokens.
+
+        Args:
+            texts: the text of each row, every text once.
+            starts: position in its text of each row's first token.
+            lengths: tokens of each row; what lies behind is padding.
+            windows: token windows.
+            device: where the residuals are.
+        """
+        weights = torch.from_numpy(window_weights(starts, lengths, windows))
+        inside = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+        self.texts_R = torch.tensor(texts, device=device)
+        self.starts_R = torch.tensor(starts, device=device)
+        self.weights_RWT: Float[Tensor, "row window token"] = weights.to(device)
+        self.inside_RT: Float[Tensor, "row token"] = inside.float().to(device)
+        self.rms_W = [window.rms for window in windows]
+        self.any_rms = any(self.rms_W)
+        self.rms_mask_W = torch.tensor(self.rms_W, device=device)[None, :, None]
+
+
+class Pool:
+    """Sums over the tokens of N texts, for every layer."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        windows: Sequence[Span],
+        n_layers: int,
+        d_model: int,
+        device: torch.device,
+    ):
+        """Make room for texts of these lengths (tokens)."""
+        n = len(lengths)
+        self._lengths, self._windows = list(lengths), list(windows)
+        self._sums_LNWD = torch.zeros((n_layers, n, len(windows), d_model), device=device)
+        self._norms_LN = torch.zeros((n_layers, n), device=device)
+        self._peaks_LN = torch.full((n_layers, n), -1.0, device=device)
+        self._positions_LN = torch.zeros((n_layers, n), dtype=torch.long, device=device)
+        self._squares_LD = torch.zeros((n_layers, d_model), dtype=torch.float64, device=device)
+        self._step_LD = torch.zeros((n_layers, d_model), device=device)
+
+    def add(
+        self, slot: int, residual_RTD: Float[Tensor, "row token d_model"], layout: Layout
+    ) -> None:
+        """Add a block of a layer's residual stream; it counts from the next `commit` on."""
+        residual_RTD = residual_RTD.to(torch.float32)
+        square_RTD = residual_RTD * residual_RTD
+        norm_RT = square_RTD.sum(dim=2).sqrt()
+        weights_RWT = layout.weights_RWT
+        if layout.any_rms:
+            rms_RT = norm_RT / residual_RTD.shape[2] ** 0.5
+            by_rms_RT = torch.where(rms_RT > 0, 1 / rms_RT, torch.zeros_like(rms_RT))
+            weights_RWT = torch.where(
+                layout.rms_mask_W, weights_RWT * by_rms_RT[:, None], weights_RWT
+            )
+        rows = layout.texts_R
+        self._sums_LNWD[slot, rows] += torch.bmm(weights_RWT, residual_RTD)
+        self._norms_LN[slot, rows] += (norm_RT * layout.inside_RT).sum(dim=1)
+        peak_R, at_R = torch.where(layout.inside_RT > 0, norm_RT, -1.0).max(dim=1)
+        higher_R = peak_R > self._peaks_LN[slot, rows]  # the first of equal ones stays
+        self._peaks_LN[slot, rows] = torch.where(higher_R, peak_R, self._peaks_LN[slot, rows])
+        self._positions_LN[slot, rows] = torch.where(
+            higher_R, at_R + layout.starts_R, self._positions_LN[slot, rows]
+        )
+        inside_1P = layout.inside_RT.reshape(1, -1)
+        self._step_LD[slot] = (inside_1P @ square_RTD.flatten(0, 1))[0]
+
+    def commit(self) -> None:
+        """Take in a forward pass that went to its end."""
+        self._squares_LD += self._step_LD
+
+    def drop(self, texts: Sequence[int]) -> None:
+        """Forget what a forward pass that failed has added of texts that were whole in it."""
+        rows = torch.tensor(texts, device=self._norms_LN.device)
+        self._sums_LNWD[:, rows] = 0
+        self._norms_LN[:, rows] = 0
+        self._peaks_LN[:, rows] = -1
+
+    def finish(self, layers: Sequence[int]) -> Pooled:
+        """Divide the sums by their counts and bring everything to the host.
+
+        Args:
+            layers: the layers' numbers.
+
+        Raises:
+            NotFinite: a mean over real tokens is not finite.
+        """
+        counts_NW = window_counts(self._lengths, self._windows).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a window without tokens
+            means_LNWD = self._sums_LNWD.cpu().numpy() / counts_NW[None, :, :, None]
+        finite = np.isfinite(means_LNWD).all(axis=3) | (counts_NW == 0)[None]
+        if not finite.all():
+            layer, text = (int(i) for i in np.argwhere(~finite)[0, :2])
+            raise NotFinite(text, layers[layer])
+        tokens_N = np.array(self._lengths, dtype=np.float32)
+        return Pooled(
+            residual_mean=np.ascontiguousarray(means_LNWD.transpose(1, 2, 0, 3)),
+            peak_norm=self._peaks_LN.T.cpu().numpy(),
+            peak_position=self._positions_LN.T.cpu().numpy().astype(np.int32),
+            mean_norm=(self._norms_LN.T.cpu().numpy() / tokens_N[:, None]).astype(np.float32),
+            mean_square=(self._squares_LD.cpu().numpy() / tokens_N.sum()).astype(np.float32),
+        )
