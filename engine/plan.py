@@ -243,7 +243,7 @@ class Plan:
         for cell in cells:
             settings = {
                 "model": self._identities[cell.model],
-                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens", "workers"}),
+                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens"}),
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
         analysis = {

@@ -364,8 +364,6 @@ class Extraction(Strict):
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens in one forward pass, padding included; absent for what suits the device, and halved
     where memory runs out. Changes speed, and numbers by rounding only."""
-    workers: int | None = Field(default=None, ge=1)
-    """Copies of a model that read at once; absent for one on each free GPU, one on a CPU."""
 
     @model_validator(mode="after")
     def _distinct_windows(self) -> Extraction:

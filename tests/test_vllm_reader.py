@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
+from engine.reading.families import UnknownFamily, stream_of
 from store import Layout
 from store.residuals import open_residuals
 from tests.test_reading import relative_error
@@ -37,3 +39,8 @@ def test_both_readers_fill_the_same_arrays(tiny_model: Path, tmp_path: Path) -> 
         assert_allclose(fast[name], reference[name], rtol=1e-5)
     assert_allclose(fast["mean_square"], reference["mean_square"], rtol=1e-4)
     assert (reference["text_tokens"] > 80).any()
+
+
+def test_an_unknown_architecture_is_refused_with_the_other_reader_named() -> None:
+    with pytest.raises(UnknownFamily, match=r"OddForCausalLM.*backend: transformer_lens"):
+        stream_of("OddForCausalLM")
