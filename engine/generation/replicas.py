@@ -20,6 +20,7 @@ import psutil
 from engine.device import has_gpu
 
 CPU_SEQUENCES = 64
+CPU_SAMPLER = "engine.generation.nucleus:NucleusSampler"
 LOOK_SECONDS = 1.0
 SURPLUS = 0.25
 """Requests held ready in an engine beyond those it runs, as a share of them, so that a finished
@@ -210,13 +211,10 @@ def engine_settings(model: dict[str, Any]) -> dict[str, Any]:
         "disable_log_stats": True,
     }
     if not has_gpu():
-        # Chunked prefill with a seed per request fails on a CPU (vLLM 0.32 rewinds the random
-        # generator by an offset that only CUDA generators have), so prompts are taken whole.
         settings |= {
             "enforce_eager": True,
             "max_num_seqs": CPU_SEQUENCES,
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(model["context"], 2048),
+            "logits_processors": [CPU_SAMPLER],
         }
     if model["max_num_seqs"] is not None:
         settings["max_num_seqs"] = model["max_num_seqs"]

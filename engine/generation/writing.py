@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.device import replica_environments
+from engine.device import has_gpu, replica_environments
 from engine.generation.demand import Demand, Request
 from engine.generation.duplicates import near_duplicates
 from engine.generation.prompts import OnEvent, PromptEncoder, writing_from_json
@@ -208,6 +208,14 @@ def _finish(desk: Desk) -> list[Request]:
 
 
 def sampling_parameters(demand: Demand, request: Request) -> Any:
+    """Return the sampling parameters of a request, for vLLM's sampler or on a CPU for ours."""
+    from engine.generation.nucleus import ours
+
+    params = vllm_sampling(demand, request)
+    return params if has_gpu() else ours(params)
+
+
+def vllm_sampling(demand: Demand, request: Request) -> Any:
     """Return vLLM's sampling parameters of a request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -216,8 +224,8 @@ def sampling_parameters(demand: Demand, request: Request) -> Any:
     return SamplingParams(
         temperature=spec.temperature,
         top_p=spec.top_p,
-        max_tokens=spec.max_new_tokens,
         seed=demand.seed(request),
+        max_tokens=spec.max_new_tokens,
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_special_tokens=False,  # what is left of them in a reply is debris, to be seen
     )

@@ -1,0 +1,123 @@
+"""Draws the next tokens on a CPU as temperature and top_p say, without sorting the vocabulary.
+
+vLLM's own sampler sorts every logit and draws one random number for each on a CPU, which takes most
+of a step of a small model. Here the largest logits are taken first, the others are sorted only
+where those hold too little, and one number a token is drawn. vLLM loads the class by its name into
+its engine's process; on a GPU its own sampler is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.config import VllmConfig
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
+
+HEAD = 256
+"""Logits of a row that are put in order at first; the nucleus is seldom larger."""
+
+KEY = "nucleus"
+"""Where a request's temperature, top_p and seed stand in its `extra_args`."""
+
+Draws = tuple[float, float, int, list[int]]
+"""Temperature, top_p, seed and the tokens that a request has so far."""
+
+
+def ours(params: SamplingParams) -> SamplingParams:
+    """Return the same parameters with the same temperature, top_p and seed left to this sampler."""
+    drawn = params.clone()
+    if params.temperature > 0:
+        how = {"temperature": params.temperature, "top_p": params.top_p, "seed": params.seed}
+        drawn.extra_args = {KEY: how}
+    drawn.temperature, drawn.top_p, drawn.seed = 0.0, 1.0, None
+    return drawn
+
+
+class NucleusSampler(LogitsProcessor):
+    """Draws a token for each request whose `extra_args` ask for it; vLLM then takes the largest.
+
+    The nucleus is the fewest most probable tokens that hold at least top_p at this temperature
+    (Holtzman et al. 2020, arXiv 1904.09751). The number that token n of a request is drawn by
+    depends on its seed and n alone (Philox), so a request that is preempted or whose prompt is
+    taken in pieces draws the same ones.
+    """
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool):
+        self._draws: dict[int, Draws] = {}
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Raise ValueError if vLLM would draw a second time over what is drawn here."""
+        if _of(sampling_params, []) is not None and sampling_params.temperature != 0:
+            raise ValueError(f"{KEY} asks for vLLM's own temperature to be 0")
+
+    def is_argmax_invariant(self) -> bool:
+        """Tell vLLM that the largest logit changes."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Take note of requests that came, went or moved to another row."""
+        process_dict_updates(self._draws, batch_update, lambda p, _, made: _of(p, made))
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Make the token drawn the largest of its row; logits are [request, vocabulary]."""
+        if not self._draws:
+            return logits
+        rows = torch.tensor(list(self._draws))
+        temperature, top_p, seeds, made = zip(*self._draws.values(), strict=True)
+        by = [uniform_number(seed, len(m)) for seed, m in zip(seeds, made, strict=True)]
+        chosen = draw(
+            logits if len(rows) == len(logits) and bool((rows.diff() == 1).all()) else logits[rows],
+            torch.tensor(temperature),
+            torch.tensor(top_p),
+            torch.tensor(by),
+        )
+        logits[rows, chosen] = torch.inf
+        return logits
+
+
+def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+    """Return the index of one token a row, drawn from its nucleus.
+
+    Args:
+        logits: float32 [row, vocabulary].
+        temperature: above 0, [row].
+        top_p: share of the probability that the nucleus holds at least, in (0, 1], [row].
+        uniform: what each is drawn by, in [0, 1), [row].
+
+    Returns:
+        int64 [row]: the token at which the probabilities, added up from the most probable one on,
+        exceed `uniform` times those of the whole nucleus.
+    """
+    scale = temperature[:, None]
+    total = torch.logsumexp(logits / scale, dim=-1, keepdim=True)
+    values, tokens = logits.topk(min(HEAD, logits.shape[1]), dim=-1)
+    held = torch.exp(values / scale - total).cumsum(dim=-1)  # [row, HEAD]
+    chosen = tokens.gather(1, _place(held, top_p, uniform))[:, 0]
+    for row in torch.nonzero(held[:, -1] < top_p)[:, 0].tolist() if held.shape[1] == HEAD else ():
+        values, tokens = logits[row].sort(descending=True)
+        held_by_all = torch.exp(values / scale[row] - total[row]).cumsum(dim=-1)[None]
+        chosen[row] = tokens[_place(held_by_all, top_p[row : row + 1], uniform[row : row + 1])[0]]
+    return chosen
+
+
+def _place(held: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+    """Return where in descending order the token drawn stands, [row, 1]; `held` is cumulative."""
+    last = torch.searchsorted(held, top_p[:, None]).clamp(max=held.shape[1] - 1)
+    nucleus = held.gather(1, last)
+    return torch.searchsorted(held, uniform[:, None] * nucleus, right=True).minimum(last)
+
+
+def _of(params: SamplingParams, made: list[int]) -> Draws | None:
+    """Return what a request's parameters ask for, None where vLLM is to do as it does."""
+    asked: dict[str, Any] | None = (params.extra_args or {}).get(KEY)
+    return None if asked is None else (asked["temperature"], asked["top_p"], asked["seed"], made)
+
+
+def uniform_number(seed: int, position: int) -> float:
+    """Return the number in [0, 1) that decides a request's token at a position."""
+    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
