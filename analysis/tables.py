@@ -75,6 +75,28 @@ def valence_direction_table(cells: list[CellResults]) -> pd.DataFrame:
     return table.rename(columns={"direction_cosine": "cosine"})
 
 
+def activation_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return how unevenly tokens and dimensions carry each layer: one row for each cell and layer.
+
+    The columns are those of `analysis.activations.massive_activations`, and for each of the largest
+    dimensions its number and its share of the mean squared norm.
+    """
+    by_layer = ["peak_ratio", "peak_ratio_max", "peak_share", "first_token_peak"]
+    frames = []
+    for cell in cells:
+        frame = cell.results[by_layer].to_dataframe().reset_index()
+        frame["depth"] = cell.results["depth"].to_numpy()
+        for rank in cell.results["rank"].to_numpy():
+            top = cell.results.sel(rank=rank)
+            frame[f"dimension_{rank}"] = top["top_dimension"].to_numpy()
+            frame[f"dimension_{rank}_share"] = top["top_dimension_share"].to_numpy()
+        frames.append(_labelled(frame, cell))
+    table = pd.concat(frames, ignore_index=True)
+    dimensions = [name for name in table.columns if name.startswith("dimension_")]
+    columns = ["model", "corpus", "layer", "depth", *by_layer, *dimensions, "fingerprint"]
+    return _ordered(table[columns], cells, [])
+
+
 def peaks(geometry: pd.DataFrame) -> pd.DataFrame:
     """Return the row with the largest valence_r of each cell, window, contrast and norms.
 

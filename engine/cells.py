@@ -11,7 +11,8 @@ from distributed import as_completed
 from analysis.cell import Settings
 from analysis.contrasts import emotion_names
 from engine import tasks
-from engine.cluster import HALF_SLOT, run_task
+from engine.cluster import HALF_SLOT, reading_workers, run_task
+from engine.device import replica_environments
 from engine.events import StageProgress, StageStarted
 from engine.ledger import Ledger
 from engine.plan import Stage, made_from
@@ -28,14 +29,32 @@ def read_cells(ledger: Ledger, client: Client, folders: dict[str, str]) -> None:
     by_model: dict[str, list[Stage]] = {}
     for status in ledger.ready("extract"):
         by_model.setdefault(ledger.plan.cell(status.stage.name).model, []).append(status.stage)
+    if not by_model:
+        return
     for model, stages in by_model.items():
-        for stage in stages:
-            with ledger.failing([stage.id]):
-                _read_cell(ledger, client, stage, model, folders[model])
+        with ledger.failing([stage.id for stage in stages]):
+            environments = _reading_environments(ledger, model)
+            with reading_workers(client, environments, ledger.listener) as readers:
+                for stage in stages:
+                    with ledger.failing([stage.id]):
+                        _read_cell(ledger, client, readers, stage, model, folders[model])
     run_task(client, tasks.stop_child)
 
 
-def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder: str) -> None:
+def _reading_environments(ledger: Ledger, model: str) -> list[dict[str, str]]:
+    """Return the environment of each copy of a model that is to read at once.
+
+    Raises:
+        ValueError: fewer GPUs are free than are asked for.
+    """
+    entry = ledger.plan.study.manifest.models[model]
+    workers = ledger.plan.study.manifest.extraction.workers
+    return replica_environments(workers, entry.tensor_parallel_size, entry.gpu_memory_utilization)
+
+
+def _read_cell(
+    ledger: Ledger, client: Client, readers: Client, stage: Stage, model: str, folder: str
+) -> None:
     study, started = ledger.plan.study, time.monotonic()
     ledger.begin(stage)
     shape, layers = ledger.plan.shapes[model], ledger.plan.layers(model)
@@ -57,7 +76,7 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
                 "model": stage.settings["model"],
                 "cell": stage.name,
                 "n_layers": shape.n_layers,
-                "extraction": extraction.model_dump(mode="json"),
+                "extraction": extraction.model_dump(mode="json", exclude={"workers"}),
                 "versions": ledger.versions,
             },
         )
@@ -73,6 +92,7 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
             "folder": folder,
             "trust_remote_code": entry.trust_remote_code,
             "tensor_parallel_size": entry.tensor_parallel_size,
+            "gpu_memory_utilization": entry.gpu_memory_utilization,
         },
         "extraction": {
             **study.manifest.extraction.model_dump(mode="json"),
@@ -82,7 +102,7 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
         "residuals": str(residuals),
     }
     futures = [
-        client.submit(
+        readers.submit(
             tasks.read_shard,
             {**job, "shard": shard},
             resources=HALF_SLOT,
@@ -99,7 +119,7 @@ def _read_cell(ledger: Ledger, client: Client, stage: Stage, model: str, folder:
             spent["seconds"] += figures["seconds"]
             future.release()
     finally:
-        client.cancel(futures)
+        readers.cancel(futures)
     counts = run_task(
         client, tasks.cell_figures, str(residuals), study.manifest.extraction.max_tokens
     )
@@ -141,6 +161,7 @@ def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
     figures = run_task(
         client,
         tasks.join_cell,
+        residuals,
         keys,
         futures,
         emotions,

@@ -1,10 +1,15 @@
-"""Where tasks run: a Dask worker in this process, its events, and the one-model slot."""
+"""Where tasks run: a Dask worker in this process, and processes that read; their events.
+
+Everything runs on the worker in this process, except reading with several copies of a model: each
+copy then has a Dask worker process of its own, which starts the model's process and takes it along
+when it dies.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +35,6 @@ def local_cluster(listener: Listener) -> Iterator[Client]:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     tasks.allow_children()
-
-    def relay(event: tuple[Any, dict[str, Any]]) -> None:
-        payload = dict(event[1]["event"])
-        listener(EVENT_TYPES[payload.pop("type")](**payload))
-
     with (
         LocalCluster(
             n_workers=1,
@@ -45,11 +45,70 @@ def local_cluster(listener: Listener) -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.subscribe_topic(tasks.TOPIC, relay)
+        client.subscribe_topic(tasks.TOPIC, _relay(listener))
         try:
             yield client
         finally:
             tasks.prepare_stop()
+
+
+@contextmanager
+def reading_workers(
+    client: Client, environments: Sequence[dict[str, str]], listener: Listener
+) -> Iterator[Client]:
+    """Give a client whose workers read, one for each environment.
+
+    A worker that dies is started again, and what it was reading goes to whoever is free; a task
+    ends with `KilledWorker` when several workers have died of it.
+
+    Args:
+        client: of the worker in this process, which reads when one needs no environment.
+        environments: environment variables of each copy of a model, such as its GPU.
+        listener: told what the tasks tell.
+    """
+    if list(environments) == [{}]:
+        yield client
+        return
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    from engine import tasks
+
+    settings = {
+        "distributed.scheduler.work-stealing": False,  # a task moved late loads its model again
+        # These would reach this process too, and its later children.
+        "distributed.nanny.pre-spawn-environ": {
+            "OMP_NUM_THREADS": None,
+            "MKL_NUM_THREADS": None,
+            "OPENBLAS_NUM_THREADS": None,
+        },
+    }
+    host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    worker = {"nthreads": 2, "memory_limit": 0, "resources": MODEL_SLOT, "host": "127.0.0.1"}
+    workers = {
+        f"reader-{number}": {
+            "cls": Nanny,
+            "options": {**worker, "env": environment, "silence_logs": logging.CRITICAL},
+        }
+        for number, environment in enumerate(environments)
+    }
+    with (
+        dask.config.set(settings),
+        SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": host}) as cluster,
+        Client(cluster) as readers,
+    ):
+        readers.subscribe_topic(tasks.TOPIC, _relay(listener))
+        yield readers
+
+
+def _relay(listener: Listener) -> Callable[[tuple[Any, dict[str, Any]]], None]:
+    """Return what hands the events of tasks to a listener."""
+
+    def relay(event: tuple[Any, dict[str, Any]]) -> None:
+        payload = dict(event[1]["event"])
+        listener(EVENT_TYPES[payload.pop("type")](**payload))
+
+    return relay
 
 
 def run_task(client: Client, work: Any, *arguments: Any) -> Any:

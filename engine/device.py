@@ -51,9 +51,10 @@ def free_gpus(share: float) -> list[str]:
 def replica_environments(
     replicas: int | None, gpus_each: int, share: float
 ) -> list[dict[str, str]]:
-    """Return the environment of each copy of a model that is to write at once.
+    """Return the environment of each copy of a model that is to run at once.
 
-    GPUs are dealt out in order; the CPUs and the cache of a machine without any are divided.
+    GPUs are dealt out in order; the CPUs and the cache of a machine without any are divided, and
+    shared where there are fewer CPUs than copies.
 
     Args:
         replicas: how many; None for as many as free GPUs allow, one on a CPU.
@@ -69,18 +70,18 @@ def replica_environments(
         if wanted * gpus_each > len(gpus):
             raise ValueError(
                 f"{wanted} x {gpus_each} GPUs are needed, {len(gpus)} have {share:.0%} of their "
-                "memory free; lower replicas, tensor_parallel_size or gpu_memory_utilization"
+                "memory free; lower replicas, extraction.workers, tensor_parallel_size or "
+                "gpu_memory_utilization"
             )
         groups = [gpus[i * gpus_each : (i + 1) * gpus_each] for i in range(wanted)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
     n = replicas or 1
     cpus = sorted(os.sched_getaffinity(0))
-    if n > len(cpus):
-        raise ValueError(f"{n} replicas on {len(cpus)} CPUs; lower replicas")
     if n == 1:
         return [{}]
     cache = max(1, int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) // n)
-    shares = [cpus[i * len(cpus) // n : (i + 1) * len(cpus) // n] for i in range(n)]
+    bounds = [(i * len(cpus) // n, (i + 1) * len(cpus) // n) for i in range(n)]
+    shares = [cpus[first : max(last, first + 1)] for first, last in bounds]
     return [
         {
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, mine)),

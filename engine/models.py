@@ -36,10 +36,17 @@ class ModelUnavailable(Exception):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Blocks and width of a model's residual stream."""
+    """Blocks and width of a model's residual stream, and the tokens of the longest text.
+
+    Attributes:
+        n_layers: blocks.
+        d_model: width.
+        positions: tokens that the model was made for, None where its config does not say.
+    """
 
     n_layers: int
     d_model: int
+    positions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def model_shape(study: Study, name: str) -> ModelShape | None:
 
 
 def read_shape(config_file: Path) -> ModelShape:
-    """Read blocks and width from a `config.json`, also where a text model sits inside another.
+    """Read a model's shape from a `config.json`, also where a text model sits inside another.
 
     Raises:
         ModelUnavailable: the file does not say.
@@ -116,9 +123,11 @@ def read_shape(config_file: Path) -> ModelShape:
     try:
         config = json.loads(config_file.read_bytes())
         config = config.get("text_config", config)
+        positions = config.get("max_position_embeddings") or config.get("n_positions")
         return ModelShape(
             int(config.get("num_hidden_layers") or config["n_layer"]),
             int(config.get("hidden_size") or config["n_embd"]),
+            int(positions) if positions else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         message = f"{config_file} does not give num_hidden_layers and hidden_size"
@@ -262,13 +271,16 @@ def _cached_digest(file: Path) -> str:
     return known[key]
 
 
-def require_layers(study: Study, name: str, shape: ModelShape) -> None:
-    """Refuse layers that a model does not have.
+def require_fitting(study: Study, name: str, shape: ModelShape) -> None:
+    """Refuse layers that a model does not have, and texts longer than it was made for.
 
     Raises:
         InputError: with the manifest's line.
     """
-    layers = study.manifest.extraction.layers
+    layers, max_tokens = study.manifest.extraction.layers, study.manifest.extraction.max_tokens
+    if shape.positions is not None and max_tokens > shape.positions:
+        what = f"model {name!r} was made for {shape.positions} tokens; lower max_tokens to that"
+        raise InputError(study.document.problem(("extraction", "max_tokens"), what))
     if layers != "all" and (beyond := [i for i in layers if i >= shape.n_layers]):
         what = f"model {name!r} has layers 0 to {shape.n_layers - 1}, not {beyond[0]}"
         raise InputError(study.document.problem(("extraction", "layers"), what))

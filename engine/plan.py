@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
-from engine.models import ModelShape, model_identity, model_shape, require_layers
+from engine.models import ModelShape, model_identity, model_shape, require_fitting
 from manifests.errors import InputError, Problem
 from manifests.resolve import Cell, Study, check_analysable
 from manifests.schema import Checks
@@ -28,8 +28,8 @@ VERSIONS = {
     "import": 2,
     "describe": 1,
     "extract": 2,
-    "analyze": 1,
-    "tables": 1,
+    "analyze": 2,
+    "tables": 2,
     "figures": 1,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
@@ -44,7 +44,7 @@ PHASES: dict[str, tuple[str, ...]] = {
 """Stage kinds that each command brings up to date."""
 
 CORPUS_TABLES = ("corpora", "corpus_emotions")
-TABLES = ("geometry", "cka", "valence_directions")
+TABLES = ("geometry", "cka", "valence_directions", "activations")
 FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
 
 
@@ -119,7 +119,7 @@ class Plan:
                 shape = model_shape(study, cell.model)
                 self.shapes[cell.model] = shape
                 if shape is not None:
-                    require_layers(study, cell.model, shape)
+                    require_fitting(study, cell.model, shape)
         self._add_corpora()
         self._add_cells()
 
@@ -243,7 +243,7 @@ class Plan:
         for cell in cells:
             settings = {
                 "model": self._identities[cell.model],
-                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens"}),
+                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens", "workers"}),
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
         analysis = {

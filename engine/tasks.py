@@ -25,6 +25,7 @@ from engine.generation.prompts import writing_from_json
 from engine.models import ModelSource, ModelUnavailable, fetch_model, hub_tokenizer
 from store.corpus import Text, seal_corpus
 from store.journal import journal_rows
+from store.shards import shard_span
 
 TOPIC = "emovec"
 _lock = threading.Lock()
@@ -178,6 +179,7 @@ def analyse_layer(residuals: str, window: str, layer: int, settings: Any) -> Any
 
 
 def join_cell(
+    residuals: str,
     keys: list[tuple[str, int]],
     results: list[Any],
     emotions: list[str],
@@ -186,19 +188,33 @@ def join_cell(
     attributes: dict[str, Any],
     target: str,
 ) -> dict[str, Any]:
-    """Join a cell's layers and write its data set."""
+    """Join a cell's layers, add what its store says of its tokens, and write its data set."""
+    from analysis.activations import MOSTLY, massive_activations
     from analysis.cell import join_layers
+    from store.residuals import open_residuals
     from store.results import write_analysis
 
     _one_thread_each()
     found = join_layers(dict(zip(keys, results, strict=True)), emotions, n_layers, settings)
+    store = open_residuals(Path(residuals), as_dask=False)
+    read = np.minimum(store["text_tokens"].to_numpy(), store.attrs["extraction"]["max_tokens"])
+    spans = [shard_span(Path(residuals), shard) for shard in range(store.sizes["shard"])]
+    activations = massive_activations(
+        store.assign(
+            tokens_read=("text", read),
+            shard_tokens=("shard", [read[s.start : s.stop].sum() for s in spans]),
+        )
+    )
+    found = found.merge(activations)
     write_analysis(Path(target), found.assign_attrs(attributes))
+    massive = activations["layer"].to_numpy()[activations["peak_share"].to_numpy() > MOSTLY]
     missing = found["missing"].to_series()
     reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
     return {
         "layers": found.sizes["layer"],
         "windows": found.sizes["window"],
         "missing": {f"{window}, {c}": str(why) for (window, c), why in reasons.items()},
+        "one_token_layers": [int(layer) for layer in massive],
     }
 
 
@@ -214,6 +230,7 @@ def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[st
             "geometry": tables.geometry_table(found),
             "cka": tables.cka_table(found),
             "valence_directions": tables.valence_direction_table(found),
+            "activations": tables.activation_table(found),
         },
     )
     return {"files": len(files)}

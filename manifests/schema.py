@@ -79,12 +79,12 @@ class ModelEntry(Strict):
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave off unless you have read that code."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs that share one copy of the model while it writes."""
+    """GPUs that share one copy of the model."""
     replicas: int | None = Field(default=None, ge=1)
     """Copies of the model that write at once; when absent, as many as there are free GPUs for (one
-    on a CPU)."""
+    on a CPU). For reading, see `extraction.workers`."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of a GPU's memory that vLLM may take while writing."""
+    """Share of a GPU's memory that vLLM may take; a GPU with less of it free counts as taken."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """Stories written at once; left to vLLM (64 on a CPU) when absent."""
     max_model_len: int | None = Field(default=None, ge=64)
@@ -364,6 +364,9 @@ class Extraction(Strict):
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens in one forward pass, padding included; absent for what suits the device, and halved
     where memory runs out. Changes speed, and numbers by rounding only."""
+    workers: int | None = Field(default=None, ge=1)
+    """Copies of a model that read at once, each in processes of its own; when absent, as many as
+    there are free GPUs for (one on a CPU). Changes speed only."""
 
     @model_validator(mode="after")
     def _distinct_windows(self) -> Extraction:

@@ -19,9 +19,11 @@ from analysis import (
     pca,
     rating_direction,
 )
+from analysis.activations import massive_activations
 from analysis.cell import Settings, analyse_layer, join_layers
 from analysis.tables import (
     CellResults,
+    activation_table,
     cka_table,
     geometry_table,
     peaks,
@@ -297,3 +299,73 @@ def test_public_names_are_functions_whatever_was_imported_first() -> None:
     assert all(callable(getattr(analysis, name)) for name in analysis.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = analysis.nothing
+
+
+def test_activations_say_which_tokens_and_dimensions_carry_a_layer() -> None:
+    rng = np.random.default_rng(11)
+    lengths, n_layers, shards = [5, 9, 30, 12, 7], 3, [slice(0, 3), slice(3, 5)]
+    tokens = [rng.normal(size=(n_layers, n, D)) for n in lengths]
+    for i, text in enumerate(tokens):
+        text[1, 0 if i < 4 else 2] *= 200  # a massive token, once not the first
+        text[2, :, 7] += 50  # a massive dimension
+    norms = [np.linalg.norm(text, axis=2) for text in tokens]
+
+    def square(span: slice) -> np.ndarray:
+        return (np.concatenate(tokens[span], axis=1) ** 2).mean(axis=1)
+
+    cell = xr.Dataset(
+        {
+            "peak_norm": (("text", "layer"), [n.max(axis=1) for n in norms]),
+            "mean_norm": (("text", "layer"), [n.mean(axis=1) for n in norms]),
+            "peak_position": (("text", "layer"), [n.argmax(axis=1) for n in norms]),
+            "mean_square": (("shard", "layer", "d_model"), [square(s) for s in shards]),
+            "shard_tokens": ("shard", [sum(lengths[s]) for s in shards]),
+            "tokens_read": ("text", lengths),
+        },
+        coords={"layer": [-1, 0, 1]},
+    )
+    found = massive_activations(cell)
+    shares = np.array([n.max(axis=1) / n.sum(axis=1) for n in norms])
+    np.testing.assert_allclose(found["peak_share"], np.median(shares, axis=0))
+    assert (found["peak_share"].to_numpy() > 0.5).tolist() == [False, True, False]
+    ratios = np.array([n.max(axis=1) / n.mean(axis=1) for n in norms])
+    np.testing.assert_allclose(found["peak_ratio"], np.median(ratios, axis=0))
+    np.testing.assert_allclose(found["peak_ratio_max"], ratios.max(axis=0))
+    assert found["first_token_peak"].sel(layer=0) == 0.8
+    energy = (np.concatenate(tokens, axis=1) ** 2).sum(axis=1)
+    assert (found["top_dimension"][:, 0] == energy.argmax(axis=1)).all()
+    assert found["top_dimension"][2, 0] == 7
+    share = np.sort(energy, axis=1)[:, ::-1][:, :3] / energy.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["top_dimension_share"], share)
+
+    results = found.assign_coords(depth=("layer", [-0.5, 0, 0.5]))
+    table = activation_table([CellResults("m", "c", results, "f" * 64)])
+    assert table["layer"].tolist() == [-1, 0, 1]
+    assert table["dimension_1"].tolist() == energy.argmax(axis=1).tolist()
+    np.testing.assert_allclose(table["dimension_3_share"], share[:, 2])
+
+
+def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """Song et al. 2012, eq. 5, written out."""
+    n = len(k)
+    k, m = (g - np.diag(np.diag(g)) for g in (k, m))
+    sums = k.sum() * m.sum() / ((n - 1) * (n - 2))
+    return float((np.trace(k @ m) + sums - 2 / (n - 2) * (k @ m).sum()) / (n * (n - 3)))
+
+
+def test_debiased_cka_is_its_u_statistic_and_has_no_bias() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2, 5, 15, 60))
+    y[0] = x[0] @ np.linalg.qr(rng.normal(size=(60, 60)))[0]
+    grams = [np.array([gram(layer) for layer in side]) for side in (x, y)]
+    got = cka_grid(*grams, debiased=True)
+    for i in range(5):
+        for j in range(5):
+            k, m = x[i] @ x[i].T, y[j] @ y[j].T  # not centred: the estimator does not need it
+            pair = unbiased_hsic(k, m) / np.sqrt(unbiased_hsic(k, k) * unbiased_hsic(m, m))
+            assert got[i, j] == pytest.approx(pair, abs=1e-10)
+    assert got[0, 0] == pytest.approx(1)
+    unrelated = [np.array([gram(rng.normal(size=(15, 60))) for _ in range(40)]) for _ in range(2)]
+    assert abs(cka_grid(*unrelated, debiased=True).mean()) < 0.01
+    assert cka_grid(*unrelated).mean() > 0.7  # 15 items in 60 dimensions: the plain one is blind
+    assert np.isnan(cka_grid(*(g[:, :3, :3] for g in unrelated), debiased=True)).all()

@@ -73,5 +73,6 @@ def test_cpus_and_cache_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second["VLLM_CPU_OMP_THREADS_BIND"] == "2,3,4"
     assert (first["OMP_NUM_THREADS"], second["OMP_NUM_THREADS"]) == ("2", "3")
     assert first["VLLM_CPU_KVCACHE_SPACE"] == "4"
-    with pytest.raises(ValueError, match="9 replicas on 5 CPUs"):
-        device.replica_environments(9, 1, 0.9)
+    nine = device.replica_environments(9, 1, 0.9)
+    assert {e["VLLM_CPU_OMP_THREADS_BIND"] for e in nine} == {"0", "1", "2", "3", "4"}
+    assert len(nine) == 9

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from engine.plan import CORPUS_TABLES, TABLES
 from store import Layout, open_analysis, open_cell
 from tests.tiny import EMOTIONS, write_corpus_files, write_manifest
 
@@ -53,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tupl
 def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> None:
     _, root, printed = finished
     layout = Layout(root, "study")
-    for table in ("corpora", "corpus_emotions", "geometry", "cka", "valence_directions"):
+    for table in (*CORPUS_TABLES, *TABLES):
         assert (layout.tables / f"{table}.csv").stat().st_size > 0
     pictures = sorted(layout.figures.glob("*.png"))
     assert len(pictures) == 4
@@ -207,6 +208,7 @@ BAD = [
     (lambda m: m["corpora"]["own"]["import"].update(stories="no.jsonl"), "no such file"),
     (lambda m: m.update(cells=["tiny@none"]), "cells.0"),
     (lambda m: m["extraction"].update(layers=[7]), "has layers 0 to 2, not 7"),
+    (lambda m: m["extraction"].update(max_tokens=2048), "'tiny' was made for 1024 tokens"),
 ]
 
 

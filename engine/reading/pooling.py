@@ -6,6 +6,7 @@ leaves the device is `Pooled`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,23 @@ class Layout:
         self.starts_R = torch.tensor(starts, device=device)
         self.weights_RWT: Float[Tensor, "row window token"] = weights.to(device)
         self.inside_RT: Float[Tensor, "row token"] = inside.float().to(device)
-        self.rms_W = [window.rms for window in windows]
-        self.any_rms = any(self.rms_W)
-        self.rms_mask_W = torch.tensor(self.rms_W, device=device)[None, :, None]
+        self.any_rms = any(window.rms for window in windows)
+        self.rms_1W1 = torch.tensor([window.rms for window in windows], device=device)[
+            None, :, None
+        ]
+        self._elsewhere: dict[torch.device, Layout] = {}
+
+    def on(self, device: torch.device) -> Layout:
+        """Return the layout on another device, where a model's later layers may be."""
+        if device == self.weights_RWT.device:
+            return self
+        if device not in self._elsewhere:
+            moved = copy.copy(self)
+            for name, value in vars(self).items():
+                if isinstance(value, torch.Tensor):
+                    setattr(moved, name, value.to(device))
+            self._elsewhere[device] = moved
+        return self._elsewhere[device]
 
 
 class Pool:
@@ -101,6 +116,7 @@ class Pool:
         self, slot: int, residual_RTD: Float[Tensor, "row token d_model"], layout: Layout
     ) -> None:
         """Add a block of a layer's residual stream; it counts from the next `commit` on."""
+        home, layout = self._sums_LNWD.device, layout.on(residual_RTD.device)
         residual_RTD = residual_RTD.to(torch.float32)
         square_RTD = residual_RTD * residual_RTD
         norm_RT = square_RTD.sum(dim=2).sqrt()
@@ -108,20 +124,17 @@ class Pool:
         if layout.any_rms:
             rms_RT = norm_RT / residual_RTD.shape[2] ** 0.5
             by_rms_RT = torch.where(rms_RT > 0, 1 / rms_RT, torch.zeros_like(rms_RT))
-            weights_RWT = torch.where(
-                layout.rms_mask_W, weights_RWT * by_rms_RT[:, None], weights_RWT
-            )
-        rows = layout.texts_R
-        self._sums_LNWD[slot, rows] += torch.bmm(weights_RWT, residual_RTD)
-        self._norms_LN[slot, rows] += (norm_RT * layout.inside_RT).sum(dim=1)
+            weights_RWT = torch.where(layout.rms_1W1, weights_RWT * by_rms_RT[:, None], weights_RWT)
+        rows = layout.texts_R.to(home)
+        self._sums_LNWD[slot, rows] += torch.bmm(weights_RWT, residual_RTD).to(home)
+        self._norms_LN[slot, rows] += (norm_RT * layout.inside_RT).sum(dim=1).to(home)
         peak_R, at_R = torch.where(layout.inside_RT > 0, norm_RT, -1.0).max(dim=1)
+        peak_R, at_R = peak_R.to(home), (at_R + layout.starts_R).to(home)
         higher_R = peak_R > self._peaks_LN[slot, rows]  # the first of equal ones stays
         self._peaks_LN[slot, rows] = torch.where(higher_R, peak_R, self._peaks_LN[slot, rows])
-        self._positions_LN[slot, rows] = torch.where(
-            higher_R, at_R + layout.starts_R, self._positions_LN[slot, rows]
-        )
+        self._positions_LN[slot, rows] = torch.where(higher_R, at_R, self._positions_LN[slot, rows])
         inside_1P = layout.inside_RT.reshape(1, -1)
-        self._step_LD[slot] = (inside_1P @ square_RTD.flatten(0, 1))[0]
+        self._step_LD[slot] = (inside_1P @ square_RTD.flatten(0, 1))[0].to(home)
 
     def commit(self) -> None:
         """Take in a forward pass that went to its end."""

@@ -25,6 +25,7 @@ class ReaderSettings:
         batch_tokens: tokens of one forward pass; None for what suits the device.
         trust_remote_code: run code that comes with the model.
         devices: GPUs that one copy of the model takes.
+        memory_share: share of their memory that the vllm reader takes.
     """
 
     folder: str
@@ -34,6 +35,7 @@ class ReaderSettings:
     batch_tokens: int | None
     trust_remote_code: bool
     devices: int
+    memory_share: float = 0.9
 
 
 class Reader(Protocol):
@@ -63,6 +65,10 @@ class Reader(Protocol):
             NotFinite: a mean over real tokens is not finite.
             TooLarge: it does not fit the memory however small the batches are.
         """
+        ...
+
+    def forward_only(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Run texts through the model and keep nothing, to see what keeping costs."""
         ...
 
 

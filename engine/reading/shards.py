@@ -37,9 +37,9 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
     """Read one shard of a cell; what is returned writes it.
 
     Args:
-        job: `model` (folder, trust_remote_code, tensor_parallel_size), `extraction` (backend,
-            dtype, layers, windows, max_tokens, batch_tokens), `corpus` and `residuals` (paths),
-            `shard`.
+        job: `model` (folder, trust_remote_code, tensor_parallel_size, gpu_memory_utilization),
+            `extraction` (backend, dtype, layers, windows, max_tokens, batch_tokens), `corpus` and
+            `residuals` (paths), `shard`.
         on_event: called with {texts, tokens} after each forward pass, and with {note}.
 
     Returns:
@@ -49,19 +49,7 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
     Raises:
         ValueError: a text without tokens, or one whose residual is not finite.
     """
-    extraction = job["extraction"]
-    reader = _reader(
-        extraction["backend"],
-        ReaderSettings(
-            folder=job["model"]["folder"],
-            dtype=extraction["dtype"],
-            layers=tuple(extraction["layers"]),
-            max_tokens=extraction["max_tokens"],
-            batch_tokens=extraction["batch_tokens"],
-            trust_remote_code=job["model"]["trust_remote_code"],
-            devices=job["model"]["tensor_parallel_size"],
-        ),
-    )
+    extraction, reader = job["extraction"], reader_of(job)
     folder = Path(job["residuals"])
     span = shard_span(folder, job["shard"])
     texts = _corpus(job["corpus"], Path(job["corpus"]).stat().st_mtime_ns).texts
@@ -104,16 +92,27 @@ def _read_texts(
     )
 
 
-_held: list[tuple[tuple[str, ReaderSettings], Reader]] = []
-
-
-def _reader(backend: str, settings: ReaderSettings) -> Reader:
-    """Return this process' reader; it is loaded once."""
-    key = (backend, settings)
+def reader_of(job: dict[str, Any]) -> Reader:
+    """Return the reader that a job asks for; this process loads it once."""
+    model, extraction = job["model"], job["extraction"]
+    settings = ReaderSettings(
+        folder=model["folder"],
+        dtype=extraction["dtype"],
+        layers=tuple(extraction["layers"]),
+        max_tokens=extraction["max_tokens"],
+        batch_tokens=extraction["batch_tokens"],
+        trust_remote_code=model["trust_remote_code"],
+        devices=model["tensor_parallel_size"],
+        memory_share=model["gpu_memory_utilization"],
+    )
+    key = (extraction["backend"], settings)
     if not _held or _held[0][0] != key:
         _held.clear()
-        _held.append((key, load_reader(backend, settings)))
+        _held.append((key, load_reader(*key)))
     return _held[0][1]
+
+
+_held: list[tuple[tuple[str, ReaderSettings], Reader]] = []
 
 
 @lru_cache(maxsize=1)

@@ -95,3 +95,11 @@ def d_model(worker: Any) -> int:
 def device(worker: Any) -> torch.device:
     """Return where the model is."""
     return torch.device(worker.device)
+
+
+@_told
+def dtype(worker: Any) -> torch.dtype:
+    """Return the precision of the forward pass."""
+    found = worker.model_runner.model_config.dtype
+    assert isinstance(found, torch.dtype)
+    return found

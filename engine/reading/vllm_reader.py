@@ -30,6 +30,8 @@ class VllmReader:
         # `vllm_internals` knows.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+        # One token is asked for behind the longest text, and never read.
+        os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
         from transformers import AutoTokenizer
 
         self._settings = settings
@@ -63,13 +65,33 @@ class VllmReader:
                     raise TooLarge(
                         f"steps of {self._budget.tokens:,} tokens do not fit the memory"
                     ) from None
-            self._llm.llm_engine.engine_core.shutdown()
+            self.close()
             on_event(self._budget.halve())
             self._llm = self._start()
+
+    def close(self) -> None:
+        """Give the model's memory back; this process can then load another."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
 
     def _read(
         self, sequences: Sequence[Sequence[int]], windows: Sequence[Span], on_event: OnEvent
     ) -> Pooled:
+        lengths = [len(ids) for ids in sequences]
+        spans = [(w.start, w.end, w.rms) for w in windows]
+        self._llm.collective_rpc("emovec_open", args=(lengths, spans))
+        self._run(sequences, on_event)
+        (pooled,) = [p for p in self._llm.collective_rpc("emovec_close") if p is not None]
+        return pooled
+
+    def forward_only(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Run texts through the model and keep nothing, to see what keeping costs."""
+        self._run(sequences, lambda event: None)
+
+    def _run(self, sequences: Sequence[Sequence[int]], on_event: OnEvent) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -81,8 +103,6 @@ class VllmReader:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         lengths = [len(ids) for ids in sequences]
-        spans = [(w.start, w.end, w.rms) for w in windows]
-        self._llm.collective_rpc("emovec_open", args=(lengths, spans))
         engine = self._llm.llm_engine
         for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
             prompt: Any = {"prompt_token_ids": list(sequences[text])}
@@ -94,8 +114,6 @@ class VllmReader:
                     done["texts"] += 1
                     done["tokens"] += lengths[int(output.request_id)]
             on_event(dict(done))
-        (pooled,) = [p for p in self._llm.collective_rpc("emovec_close") if p is not None]
-        return pooled
 
     def _start(self) -> Any:
         from vllm import LLM
@@ -107,6 +125,7 @@ class VllmReader:
             load_format="safetensors",
             trust_remote_code=settings.trust_remote_code,
             tensor_parallel_size=settings.devices,
+            gpu_memory_utilization=settings.memory_share,
             enforce_eager=True,
             enable_prefix_caching=False,
             enable_chunked_prefill=True,

@@ -36,6 +36,8 @@ class ResidualPool:
             return None
         blocks = vllm_internals.decoder_layers(self)
         stream = stream_of(vllm_internals.architecture(self))
+        if vllm_internals.dtype(self) == torch.float32:
+            _raise_precision(blocks)
         self._emovec_layers = list(layers)
         self._emovec_pool: Pool | None = None
         self._emovec_layout: tuple[Layout, Tensor] | None = None
@@ -108,3 +110,10 @@ class ResidualPool:
         assert self._emovec_layout is not None
         layout, at_RT = self._emovec_layout
         self._emovec_pool.add(slot, residual_TD[at_RT], layout)
+
+
+def _raise_precision(blocks: torch.nn.ModuleList) -> None:
+    """Hold in float32 what vLLM keeps in half precision whatever is asked for (Apertus' xIELU)."""
+    for tensor in [*blocks.parameters(), *blocks.buffers()]:
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor.data = tensor.data.float()

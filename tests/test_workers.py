@@ -1,0 +1,83 @@
+"""Several processes that read give the bits of one, whoever reads which shard, even if one dies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.test_run import EMOVEC, ROOT, assert_same_bytes, emovec, many_shards
+from tests.tiny import write_manifest
+
+CELL = "cells/tiny@own/residuals.zarr"
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The store of an undisturbed run over three shards with one worker."""
+    folder = tmp_path_factory.mktemp("one")
+    emovec("extract", many_shards(folder, tiny_model), "--root", folder / "runs")
+    return folder / "runs" / "study" / CELL
+
+
+def with_three(folder: Path, model: Path) -> Path:
+    many_shards(folder, model)
+    return write_manifest(folder, model, extraction={"max_tokens": 256, "workers": 3})
+
+
+@pytest.mark.slow
+def test_three_workers_give_the_bits_of_one(tiny_model: Path, tmp_path: Path, by_one: Path) -> None:
+    manifest = with_three(tmp_path, tiny_model)
+    emovec("extract", manifest, "--root", tmp_path / "runs")
+    assert_same_bytes(tmp_path / "runs" / "study" / CELL, by_one)
+
+
+@pytest.mark.parametrize("victim", ["worker", pytest.param("model", marks=pytest.mark.slow)])
+def test_a_dead_workers_shard_is_taken_over(
+    tiny_model: Path, tmp_path: Path, by_one: Path, victim: str
+) -> None:
+    manifest, root = with_three(tmp_path, tiny_model), tmp_path / "runs"
+    process = subprocess.Popen(
+        [*EMOVEC, "extract", str(manifest), "--root", str(root)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        mine = psutil.Process(process.pid)
+        deadline = time.monotonic() + 200
+        while not (reading := _readers(mine)):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        model = reading[0]
+        worker = model.parent().parent()  # type: ignore[union-attr]
+        target = worker if victim == "worker" else model
+        assert target is not None
+        assert target.pid != process.pid
+        target.send_signal(signal.SIGKILL)
+        started = mine.children(recursive=True)
+        printed, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 0, printed
+    assert_same_bytes(root / "study" / CELL, by_one)
+    _, left = psutil.wait_procs(started, timeout=10)
+    assert not left
+    assert not model.is_running()
+
+
+def _readers(mine: psutil.Process) -> list[psutil.Process]:
+    """Return the processes with a model that are computing."""
+    found = []
+    for child in mine.children(recursive=True):
+        try:
+            command = child.cmdline()
+            is_model = "engine.child_main" in command and "guard.py" not in " ".join(command)
+            if is_model and child.memory_info().rss > 400e6 and child.cpu_times().user > 8:
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
