@@ -4,8 +4,8 @@
 
 Both readers, plain Hugging Face and the paper's loop (batches of four in file order, hooks on the
 blocks' outputs, logits computed, means taken on the host; its way in our words) read the same
-texts, all layers and three windows, in turn within each round, each in a process of its own. On a
-GPU, where they would not fit together, one after another. Writes medians in tokens/s, ratios round
+texts, all layers and three windows, in turn within each round (every other one backwards), each in
+a process of its own. On a GPU, where they would not fit together, one after another. Writes medians in tokens/s, ratios round
 by round and the share of the machine's matrix-product ceiling, as JSON and markdown.
 """
 
@@ -45,7 +45,7 @@ WAYS = {
     "vllm": READER_WAYS,
 }
 AIMS: list[tuple[str, str, dict[str, float]]] = [
-    ("vllm read", "huggingface paper", {"float32": 1.6, "bfloat16": 2.7}),
+    ("vllm read", "huggingface paper", {"float32": 1.6}),
     ("transformer_lens read", "huggingface paper", {"float32": 1.25}),
     ("transformer_lens read", "huggingface bare", {"float32": 0.9}),
     ("vllm read", "huggingface bare", {"float32": 1.0, "bfloat16": 1.1}),
@@ -59,6 +59,9 @@ AIMS: list[tuple[str, str, dict[str, float]]] = [
     ("vllm written", "vllm thrown away", {"float32": 0.97, "bfloat16": 0.97}),
 ]
 """What is divided by what, and the ratio aimed at in each precision."""
+
+AS_RELEASED = ("vllm read", "huggingface paper", 2.7)
+"""Aim for bfloat16 against the paper's loop as released, in float32."""
 
 CEILING = {"float32": 0.8, "bfloat16": 0.6}
 
@@ -167,7 +170,7 @@ def _measure(options: argparse.Namespace, settings: dict[str, Any], folder: Path
         if "huggingface" in running:
             answer = running["huggingface"]("ceiling")
             ceilings.append(answer["result"] / answer["seconds"])
-        for runtime, way in ways:
+        for runtime, way in ways if number % 2 else reversed(ways):
             if runtime not in running:
                 continue
             answer = running[runtime](way)
@@ -208,6 +211,13 @@ def _report(
     lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
     for dtype, measured in found.items():
         lines += ["", f"## {dtype}", "", *_tables(dtype, measured)]
+    if {"float32", "bfloat16"} <= set(found):
+        way, other, aim = AS_RELEASED
+        fast, slow = found["bfloat16"]["rates"].get(way), found["float32"]["rates"][other]
+        if fast:
+            ratio = statistics.median(fast) / statistics.median(slow)
+            said = f"{way} in bfloat16 / {other} in float32, of medians: {ratio:.2f}"
+            lines += ["", f"{said} (aim {aim})."]
     stem = f"{facts['date']}-extraction" + (
         f"-{settings['name']}" if settings["name"] != MODEL else ""
     )
