@@ -84,7 +84,6 @@ class BridgeReader:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                pool.drop(texts)
                 if len(texts) == 1:
                     raise TooLarge(
                         f"one text of {lengths[texts[0]]:,} tokens does not fit the memory"

@@ -91,6 +91,16 @@ class Layout:
         return self._elsewhere[device]
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What one forward pass gives, layer by layer, until it counts."""
+
+    layout: Layout
+    sums_LRWD: Float[Tensor, "layer row window d_model"]
+    norms_LRT: Float[Tensor, "layer row token"]
+    squares_LD: Float[Tensor, "layer d_model"]
+
+
 class Pool:
     """Sums over the tokens of N texts, for every layer."""
 
@@ -104,48 +114,60 @@ class Pool:
     ):
         """Make room for texts of these lengths (tokens)."""
         n = len(lengths)
-        self._lengths, self._windows = list(lengths), list(windows)
+        self._lengths, self._windows, self._device = list(lengths), list(windows), device
         self._sums_LNWD = torch.zeros((n_layers, n, len(windows), d_model), device=device)
         self._norms_LN = torch.zeros((n_layers, n), device=device)
         self._peaks_LN = torch.full((n_layers, n), -1.0, device=device)
         self._positions_LN = torch.zeros((n_layers, n), dtype=torch.long, device=device)
         self._squares_LD = torch.zeros((n_layers, d_model), dtype=torch.float64, device=device)
-        self._step_LD = torch.zeros((n_layers, d_model), device=device)
+        self._step: _Step | None = None
 
     def add(
         self, slot: int, residual_RTD: Float[Tensor, "row token d_model"], layout: Layout
     ) -> None:
-        """Add a block of a layer's residual stream; it counts from the next `commit` on."""
-        home, layout = self._sums_LNWD.device, layout.on(residual_RTD.device)
+        """Add a block of a layer's residual stream; a pass counts when it is committed whole."""
+        if self._step is None or self._step.layout is not layout:
+            self._step = self._begin(layout)
+        here = layout.on(residual_RTD.device)
         residual_RTD = residual_RTD.to(torch.float32)
         square_RTD = residual_RTD * residual_RTD
         norm_RT = square_RTD.sum(dim=2).sqrt()
-        weights_RWT = layout.weights_RWT
-        if layout.any_rms:
+        weights_RWT = here.weights_RWT
+        if here.any_rms:
             rms_RT = norm_RT / residual_RTD.shape[2] ** 0.5
             by_rms_RT = torch.where(rms_RT > 0, 1 / rms_RT, torch.zeros_like(rms_RT))
-            weights_RWT = torch.where(layout.rms_1W1, weights_RWT * by_rms_RT[:, None], weights_RWT)
-        rows = layout.texts_R.to(home)
-        self._sums_LNWD[slot, rows] += torch.bmm(weights_RWT, residual_RTD).to(home)
-        self._norms_LN[slot, rows] += (norm_RT * layout.inside_RT).sum(dim=1).to(home)
-        peak_R, at_R = torch.where(layout.inside_RT > 0, norm_RT, -1.0).max(dim=1)
-        peak_R, at_R = peak_R.to(home), (at_R + layout.starts_R).to(home)
-        higher_R = peak_R > self._peaks_LN[slot, rows]  # the first of equal ones stays
-        self._peaks_LN[slot, rows] = torch.where(higher_R, peak_R, self._peaks_LN[slot, rows])
-        self._positions_LN[slot, rows] = torch.where(higher_R, at_R, self._positions_LN[slot, rows])
-        inside_1P = layout.inside_RT.reshape(1, -1)
-        self._step_LD[slot] = (inside_1P @ square_RTD.flatten(0, 1))[0].to(home)
+            weights_RWT = torch.where(here.rms_1W1, weights_RWT * by_rms_RT[:, None], weights_RWT)
+        self._step.sums_LRWD[slot] = torch.bmm(weights_RWT, residual_RTD)
+        self._step.norms_LRT[slot] = norm_RT
+        inside_1P = here.inside_RT.reshape(1, -1)
+        self._step.squares_LD[slot] = (inside_1P @ square_RTD.flatten(0, 1))[0]
 
     def commit(self) -> None:
-        """Take in a forward pass that went to its end."""
-        self._squares_LD += self._step_LD
+        """Take in the forward pass whose every layer was added."""
+        assert self._step is not None
+        step, rows = self._step, self._step.layout.texts_R
+        inside_RT = step.layout.inside_RT
+        self._sums_LNWD[:, rows] += step.sums_LRWD
+        self._norms_LN[:, rows] += (step.norms_LRT * inside_RT).sum(dim=2)
+        peak_LR, at_LR = torch.where(inside_RT > 0, step.norms_LRT, -1.0).max(dim=2)
+        before_LR = self._peaks_LN[:, rows]
+        higher_LR = peak_LR > before_LR  # the first of equal ones stays
+        self._peaks_LN[:, rows] = torch.where(higher_LR, peak_LR, before_LR)
+        self._positions_LN[:, rows] = torch.where(
+            higher_LR, at_LR + step.layout.starts_R, self._positions_LN[:, rows]
+        )
+        self._squares_LD += step.squares_LD
+        self._step = None
 
-    def drop(self, texts: Sequence[int]) -> None:
-        """Forget what a forward pass that failed has added of texts that were whole in it."""
-        rows = torch.tensor(texts, device=self._norms_LN.device)
-        self._sums_LNWD[:, rows] = 0
-        self._norms_LN[:, rows] = 0
-        self._peaks_LN[:, rows] = -1
+    def _begin(self, layout: Layout) -> _Step:
+        n_layers, _, n_windows, d_model = self._sums_LNWD.shape
+        n_rows, n_tokens = layout.inside_RT.shape
+        return _Step(
+            layout,
+            torch.empty((n_layers, n_rows, n_windows, d_model), device=self._device),
+            torch.empty((n_layers, n_rows, n_tokens), device=self._device),
+            torch.empty((n_layers, d_model), device=self._device),
+        )
 
     def finish(self, layers: Sequence[int]) -> Pooled:
         """Divide the sums by their counts and bring everything to the host.
