@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.contrasts import contrast, contrast_vectors, neutral_basis
-    from analysis.directions import rating_direction
-    from analysis.geometry import correlate, pca
+    from analysis.directions import rating_directions
+    from analysis.geometry import correlate, pca, plane_alignment
     from analysis.similarity import cka_grid, cosine_grid, gram
 
 __all__ = [
@@ -18,7 +18,8 @@ __all__ = [
     "gram",
     "neutral_basis",
     "pca",
-    "rating_direction",
+    "plane_alignment",
+    "rating_directions",
 ]
 
 _HOME = {
@@ -30,7 +31,8 @@ _HOME = {
     "gram": "similarity",
     "neutral_basis": "contrasts",
     "pca": "geometry",
-    "rating_direction": "directions",
+    "plane_alignment": "geometry",
+    "rating_directions": "directions",
 }
 
 

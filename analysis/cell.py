@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float64
 from numpy import ndarray
 
-from analysis.contrasts import ContrastKind, contrast_vectors, emotion_names, layer_means
+from analysis.contrasts import (
+    ContrastKind,
+    LayerVectors,
+    contrast_vectors,
+    emotion_names,
+    layer_vectors,
+    story_halves,
+)
 from analysis.contrasts import neutral_basis as fit_neutral_basis
-from analysis.directions import ESTIMATORS, rating_direction
-from analysis.geometry import correlate, pca
+from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
+from analysis.geometry import correlate, pca, plane_alignment
 from analysis.similarity import cka_grid, cosine_grid, gram
 
 AXES = ("valence", "arousal")
@@ -26,6 +34,9 @@ AXES = ("valence", "arousal")
 GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "mean-centered"}
 """Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
 anyway, so that `neutral-pca` and `both` give the same figures."""
+
+SPLITS = 4
+"""Random halves of the stories that the reliability of directions is taken over."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,13 @@ class Settings:
         contrasts: contrasts from the manifest.
         neutral_variance: share of variance of the neutral basis.
         ratings: by norms' name, ratings [emotion, 2] (valence, arousal), NaN where unrated.
+        seed: of the folds over emotions and of the halves of the stories.
     """
 
     contrasts: tuple[str, ...]
     neutral_variance: float
     ratings: dict[str, Float64[ndarray, "emotion 2"]]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,9 +67,15 @@ class ContrastResult:
         variance_X: share of variance of PC1 and PC2.
         r_NX: Pearson's r of each component with the rating it is paired with, by norms.
         p_NX: its p.
+        rho_NX: Spearman's.
+        rho_p_NX: its p.
+        plane_r_NX: the largest r of each rating with a direction in the plane of PC1 and PC2.
+        plane_angle_NX: degrees between that direction and PC1.
         n_N: emotions behind it.
         gram_EE: Gram matrix of the centred contrast vectors.
-        direction_NTD: valence direction by norms and estimator.
+        direction_NXTD: direction by norms, axis and estimator.
+        held_out_r_NXT: r of projections on directions that never saw the emotion.
+        half_cosine_NXT: cosine of the directions of two halves of the stories, mean over splits.
         missing: why there are no results, "" where there are.
     """
 
@@ -66,9 +85,15 @@ class ContrastResult:
     variance_X: Float64[ndarray, " component"]
     r_NX: Float64[ndarray, "norms component"]
     p_NX: Float64[ndarray, "norms component"]
+    rho_NX: Float64[ndarray, "norms component"]
+    rho_p_NX: Float64[ndarray, "norms component"]
+    plane_r_NX: Float64[ndarray, "norms axis"]
+    plane_angle_NX: Float64[ndarray, "norms axis"]
     n_N: Float64[ndarray, " norms"]
     gram_EE: Float64[ndarray, "emotion emotion"]
-    direction_NTD: Float64[ndarray, "norms estimator d_model"]
+    direction_NXTD: Float64[ndarray, "norms axis estimator d_model"]
+    held_out_r_NXT: Float64[ndarray, "norms axis estimator"]
+    half_cosine_NXT: Float64[ndarray, "norms axis estimator"]
     missing: str = ""
 
 
@@ -90,62 +115,102 @@ def analyse_layer(
     emotions = emotion_names(cell)
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     residual = cell["residual_mean"].sel(window=window, layer=layer)
-    u_ED, neutral_ND = layer_means(residual, labels, emotions)
+    halves_SN = story_halves(labels, SPLITS, settings.seed)
+    vectors = layer_vectors(residual, labels, emotions, halves_SN)
     out = []
     for name in settings.contrasts:
         try:
-            out.append(_analyse_contrast(u_ED, neutral_ND, name, settings))
+            out.append(_analyse_contrast(vectors, name, settings))
         except ValueError as error:
-            out.append(_nothing(len(emotions), u_ED.shape[1], len(settings.ratings), str(error)))
+            n_emotions, d_model = vectors.u_ED.shape
+            out.append(_nothing(n_emotions, d_model, len(settings.ratings), str(error)))
     return out
 
 
-def _analyse_contrast(
-    u_ED: Float64[ndarray, "emotion d_model"],
-    neutral_ND: Float64[ndarray, "text d_model"],
-    name: str,
-    settings: Settings,
-) -> ContrastResult:
+def _analyse_contrast(vectors: LayerVectors, name: str, settings: Settings) -> ContrastResult:
     basis_KD, explained = None, float("nan")
     if GEOMETRY[name] != "mean-centered":
-        basis_KD, explained = fit_neutral_basis(neutral_ND, settings.neutral_variance)
-    x_ED = contrast_vectors(u_ED, basis_KD, GEOMETRY[name])
+        basis_KD, explained = fit_neutral_basis(vectors.neutral_ND, settings.neutral_variance)
+    x_ED = contrast_vectors(vectors.u_ED, basis_KD, GEOMETRY[name])
     components = pca(x_ED)
-    all_ratings = list(settings.ratings.values())
-    found = [
-        [correlate(components.scores_EC[:, i], ratings[:, i]) for i in range(len(AXES))]
-        for ratings in all_ratings
-    ]
-    directions = [
-        [rating_direction(estimator, x_ED, components, ratings[:, 0]) for estimator in ESTIMATORS]
-        for ratings in all_ratings
-    ]
+    scores_EX = components.scores_EC
+    by_norms = list(settings.ratings.values())
+    pairs = [[(scores_EX[:, i], y_EX[:, i]) for i in range(len(AXES))] for y_EX in by_norms]
+    r = [[correlate(*pair) for pair in row] for row in pairs]
+    rho = [[correlate(*pair, ranks=True) for pair in row] for row in pairs]
+    plane = [[plane_alignment(scores_EX, y_E) for y_E in y_EX.T] for y_EX in by_norms]
+    ratings_EA = np.concatenate(by_norms, axis=1)
+    paired = list(range(len(AXES))) * len(by_norms)
+    shape = (len(by_norms), len(AXES), len(ESTIMATORS))
+    gram_EE = gram(x_ED)
+    there = np.isfinite(gram_EE).any(axis=1)
+    held_out_AT = held_out_r(
+        gram_EE[np.ix_(there, there)],
+        ratings_EA[there],
+        paired,
+        folds(ratings_EA[there], settings.seed),
+    )
     return ContrastResult(
         n_neutral_components=0 if basis_KD is None else len(basis_KD),
         neutral_variance_explained=explained,
-        scores_XE=components.scores_EC.T,
+        scores_XE=scores_EX.T,
         variance_X=components.variance_C,
-        r_NX=np.array([[c.r for c in row] for row in found]),
-        p_NX=np.array([[c.p for c in row] for row in found]),
-        n_N=np.array([float(row[0].n) for row in found]),
-        gram_EE=gram(x_ED),
-        direction_NTD=np.array(directions),
+        r_NX=np.array([[c.r for c in row] for row in r]),
+        p_NX=np.array([[c.p for c in row] for row in r]),
+        rho_NX=np.array([[c.r for c in row] for row in rho]),
+        rho_p_NX=np.array([[c.p for c in row] for row in rho]),
+        plane_r_NX=np.array([[a.r for a in row] for row in plane]),
+        plane_angle_NX=np.array([[a.angle for a in row] for row in plane]),
+        n_N=np.array([float(row[0].n) for row in r]),
+        gram_EE=gram_EE,
+        direction_NXTD=rating_directions(x_ED, ratings_EA, paired).reshape(*shape, -1),
+        held_out_r_NXT=held_out_AT.reshape(shape),
+        half_cosine_NXT=_half_cosines(
+            vectors, basis_KD, GEOMETRY[name], ratings_EA, paired
+        ).reshape(shape),
     )
 
 
+def _half_cosines(
+    vectors: LayerVectors,
+    basis_KD: Float64[ndarray, "component d_model"] | None,
+    kind: ContrastKind,
+    ratings_EA: Float64[ndarray, "emotion rating"],
+    paired: Sequence[int],
+) -> Float64[ndarray, "rating estimator"]:
+    """Return the mean cosine between the directions of both halves of the stories."""
+    cosines = []
+    for halves_HED in vectors.halves_SHED:
+        if (np.isfinite(halves_HED[..., 0]).sum(axis=1) < MIN_RATED).any():
+            return np.full((ratings_EA.shape[1], len(ESTIMATORS)), np.nan)
+        first, second = (
+            rating_directions(contrast_vectors(u_ED, basis_KD, kind), ratings_EA, paired)
+            for u_ED in halves_HED
+        )
+        lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines.append((first * second).sum(axis=-1) / lengths)
+    return np.mean(cosines, axis=0)
+
+
 def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastResult:
-    nan = float("nan")
+    nan, n_axes, n_estimators = float("nan"), len(AXES), len(ESTIMATORS)
+    by_component: dict[str, Any] = {
+        field: np.full((n_norms, n_axes), nan)
+        for field in ("r_NX", "p_NX", "rho_NX", "rho_p_NX", "plane_r_NX", "plane_angle_NX")
+    }
     return ContrastResult(
         n_neutral_components=nan,
         neutral_variance_explained=nan,
-        scores_XE=np.full((len(AXES), n_emotions), nan),
-        variance_X=np.full(len(AXES), nan),
-        r_NX=np.full((n_norms, len(AXES)), nan),
-        p_NX=np.full((n_norms, len(AXES)), nan),
+        scores_XE=np.full((n_axes, n_emotions), nan),
+        variance_X=np.full(n_axes, nan),
         n_N=np.zeros(n_norms),
         gram_EE=np.full((n_emotions, n_emotions), nan),
-        direction_NTD=np.full((n_norms, len(ESTIMATORS), d_model), nan),
+        direction_NXTD=np.full((n_norms, n_axes, n_estimators, d_model), nan),
+        held_out_r_NXT=np.full((n_norms, n_axes, n_estimators), nan),
+        half_cosine_NXT=np.full((n_norms, n_axes, n_estimators), nan),
         missing=why,
+        **by_component,
     )
 
 
@@ -164,11 +229,16 @@ def join_layers(
         settings: as given to `analyse_layer`.
 
     Returns:
-        Data set over window, layer, contrast, norms, component, emotion and estimator:
-        n_neutral_components, neutral_variance_explained, explained_variance, score (component
-        scores, signed as computed), r and p (component against the rating it is paired with; a
-        component's sign is arbitrary), n_rated, rating, gram, cka, direction_cosine, and missing
-        (why numbers are NaN).
+        Data set over window, layer, contrast, norms, component, axis, emotion and estimator:
+
+        - n_neutral_components, neutral_variance_explained, explained_variance;
+        - score (component scores, signed as computed), r, p, rho and rho_p (component against the
+          rating it is paired with; a component's sign is arbitrary), plane_r and plane_angle,
+          n_rated, rating;
+        - gram, cka and cka_debiased over pairs of layers;
+        - direction_cosine over pairs of layers, held_out_r, half_cosine, and reliability: the
+          cosine to expect between the directions of two corpora of the same size (Spearman-Brown);
+        - missing (why numbers are NaN).
     """
     windows = list(dict.fromkeys(window for window, _ in results))
     layers = sorted({layer for _, layer in results})
@@ -180,20 +250,31 @@ def join_layers(
         )
 
     gram_CWLEE = np.moveaxis(stack("gram_EE"), 2, 0)
-    direction_CNTWLD = np.moveaxis(stack("direction_NTD"), (2, 3, 4), (0, 1, 2))
-    cka = np.array([[cka_grid(g, g) for g in per_window] for per_window in gram_CWLEE])
-    lead = direction_CNTWLD.shape[:4]
-    cosines = [cosine_grid(v) for v in direction_CNTWLD.reshape(-1, *direction_CNTWLD.shape[4:])]
+    direction_CNXTWLD = np.moveaxis(stack("direction_NXTD"), (2, 3, 4, 5), (0, 1, 2, 3))
+    grids = {
+        name: np.array(
+            [[cka_grid(g, g, debiased) for g in per_window] for per_window in gram_CWLEE]
+        )
+        for name, debiased in (("cka", False), ("cka_debiased", True))
+    }
+    lead = direction_CNXTWLD.shape[:5]
+    cosines = [cosine_grid(v) for v in direction_CNXTWLD.reshape(-1, *direction_CNXTWLD.shape[5:])]
     cosine = np.array(cosines).reshape(*lead, len(layers), len(layers))
+    half_cosine = stack("half_cosine_NXT")
     wlc = ("window", "layer", "contrast")
+    by_component, by_estimator = (*wlc, "norms", "component"), (*wlc, "norms", "axis", "estimator")
     return xr.Dataset(
         {
             "n_neutral_components": (wlc, stack("n_neutral_components")),
             "neutral_variance_explained": (wlc, stack("neutral_variance_explained")),
             "explained_variance": ((*wlc, "component"), stack("variance_X")),
             "score": ((*wlc, "component", "emotion"), stack("scores_XE")),
-            "r": ((*wlc, "norms", "component"), stack("r_NX")),
-            "p": ((*wlc, "norms", "component"), stack("p_NX")),
+            "r": (by_component, stack("r_NX")),
+            "p": (by_component, stack("p_NX")),
+            "rho": (by_component, stack("rho_NX")),
+            "rho_p": (by_component, stack("rho_p_NX")),
+            "plane_r": ((*wlc, "norms", "axis"), stack("plane_r_NX")),
+            "plane_angle": ((*wlc, "norms", "axis"), stack("plane_angle_NX")),
             "n_rated": ((*wlc, "norms"), stack("n_N").astype(np.int32)),
             "missing": (wlc, stack("missing")),
             "rating": (
@@ -201,11 +282,17 @@ def join_layers(
                 np.array(list(settings.ratings.values())),
             ),
             "gram": (("contrast", "window", "layer", "emotion", "emotion_b"), gram_CWLEE),
-            "cka": (("contrast", "window", "layer", "layer_b"), cka),
+            **{
+                name: (("contrast", "window", "layer", "layer_b"), grid)
+                for name, grid in grids.items()
+            },
             "direction_cosine": (
-                ("contrast", "norms", "estimator", "window", "layer", "layer_b"),
+                ("contrast", "norms", "axis", "estimator", "window", "layer", "layer_b"),
                 cosine,
             ),
+            "held_out_r": (by_estimator, stack("held_out_r_NXT")),
+            "half_cosine": (by_estimator, half_cosine),
+            "reliability": (by_estimator, 2 * half_cosine / (1 + half_cosine)),
         },
         coords={
             "window": windows,

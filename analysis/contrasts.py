@@ -8,12 +8,14 @@ out; an emotion without any story left stays NaN.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from numpy import ndarray
+from scipy.sparse import csr_array
 
 ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
 
@@ -70,36 +72,78 @@ def contrast_vectors(u_ED: Vectors, basis_KD: Basis | None, kind: ContrastKind) 
     return out_ED
 
 
-def layer_means(
-    residual: xr.DataArray, emotion: Sequence[str], emotions: Sequence[str]
-) -> tuple[Vectors, Float64[ndarray, "text d_model"]]:
-    """Return emotion means and neutral vectors of one window and layer, read block by block.
+@dataclass(frozen=True)
+class LayerVectors:
+    """One window and layer of a cell, reduced over its stories.
+
+    Attributes:
+        u_ED: emotion means, NaN where an emotion has no story with a token in the window.
+        neutral_ND: the neutral texts' vectors.
+        halves_SHED: emotion means over either half of the stories, for each split.
+    """
+
+    u_ED: Vectors
+    neutral_ND: Float64[ndarray, "text d_model"]
+    halves_SHED: Float64[ndarray, "split half emotion d_model"]
+
+
+def layer_vectors(
+    residual: xr.DataArray,
+    emotion: Sequence[str],
+    emotions: Sequence[str],
+    first_half_SN: Bool[ndarray, "split text"] | None = None,
+) -> LayerVectors:
+    """Reduce one window and layer over its stories, read block by block.
 
     Args:
         residual: story vectors [text, d_model] of one window and layer.
         emotion: emotion of each text, "" for a neutral text.
         emotions: emotions in the wanted order.
-
-    Returns:
-        Means [emotion, d_model] in the order of `emotions`, NaN where an emotion has no text with
-        a token in the window; and the neutral texts' vectors [text, d_model].
+        first_half_SN: for each split, which texts are in its first half; none when None.
     """
     row_of = {name: row for row, name in enumerate(emotions)}
-    rows = np.array([row_of.get(name, -1) for name in emotion])
-    is_neutral = np.array([name == "" for name in emotion])
-    sums_ED = np.zeros((len(emotions), residual.sizes["d_model"]))
-    counts_E = np.zeros(len(emotions))
+    rows_N = np.array([row_of.get(name, -1) for name in emotion])
+    is_neutral_N = np.array([name == "" for name in emotion])
+    if first_half_SN is None:
+        first_half_SN = np.zeros((0, len(rows_N)), dtype=bool)
+    groups_GN = np.concatenate([np.ones((1, len(rows_N)), dtype=bool), first_half_SN])
+    n_groups, n_emotions = len(groups_GN), len(emotions)
+    sums_GED = np.zeros((n_groups, n_emotions, residual.sizes["d_model"]))
+    counts_GE = np.zeros((n_groups, n_emotions))
     neutral = []
     for span in _blocks(residual):
         x_ND = residual.isel(text=span).to_numpy().astype(np.float64)
-        there = np.isfinite(x_ND).all(axis=1)
-        take = there & (rows[span] >= 0)
-        np.add.at(sums_ED, rows[span][take], x_ND[take])
-        np.add.at(counts_E, rows[span][take], 1.0)
-        neutral.append(x_ND[is_neutral[span]])
-    with np.errstate(invalid="ignore"):
-        u_ED = sums_ED / counts_E[:, None]
-    return u_ED, np.concatenate(neutral)
+        there_N = np.asarray(np.isfinite(x_ND).all(axis=1))
+        here_N = rows_N[span]
+        group, text = np.nonzero(groups_GN[:, span] & (there_N & (here_N >= 0)))
+        of_group = (np.ones(len(text)), (group * n_emotions + here_N[text], text))
+        picks = csr_array(of_group, shape=(n_groups * n_emotions, len(x_ND)))
+        sums_GED += (picks @ np.where(there_N[:, None], x_ND, 0)).reshape(sums_GED.shape)
+        counts_GE += picks.sum(axis=1).reshape(counts_GE.shape)
+        neutral.append(x_ND[is_neutral_N[span]])
+    halves_SHED = np.stack([sums_GED[1:], sums_GED[:1] - sums_GED[1:]], axis=1)
+    counts_SHE = np.stack([counts_GE[1:], counts_GE[:1] - counts_GE[1:]], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        halves_SHED /= counts_SHE[..., None]
+        u_ED = sums_GED[0] / counts_GE[0, :, None]
+    halves_SHED[counts_SHE == 0] = np.nan
+    return LayerVectors(u_ED, np.concatenate(neutral), halves_SHED)
+
+
+def story_halves(emotion: Sequence[str], n_splits: int, seed: int) -> Bool[ndarray, "split text"]:
+    """Return, for each of some random splits, which stories are in the first half.
+
+    Each emotion's stories are halved by themselves; of an odd number, the larger half is random.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.array(emotion)
+    first_half_SN = np.zeros((n_splits, len(labels)), dtype=bool)
+    for name in dict.fromkeys(label for label in emotion if label != ""):
+        stories = np.flatnonzero(labels == name)
+        for split in range(n_splits):
+            n = (len(stories) + int(rng.integers(2))) // 2
+            first_half_SN[split, rng.permutation(stories)[:n]] = True
+    return first_half_SN
 
 
 def emotion_names(cell: xr.Dataset) -> list[str]:
@@ -132,9 +176,11 @@ def contrast(
     out = []
     for layer in chosen:
         residual = cell["residual_mean"].sel(window=window, layer=layer)
-        u_ED, neutral_ND = layer_means(residual, labels, emotions)
-        basis = None if kind == "mean-centered" else neutral_basis(neutral_ND, neutral_variance)[0]
-        out.append(contrast_vectors(u_ED, basis, kind))
+        found = layer_vectors(residual, labels, emotions)
+        basis = None
+        if kind != "mean-centered":
+            basis, _ = neutral_basis(found.neutral_ND, neutral_variance)
+        out.append(contrast_vectors(found.u_ED, basis, kind))
     return xr.DataArray(
         np.stack(out),
         dims=("layer", "emotion", "d_model"),

@@ -38,6 +38,8 @@ SIMILARITY, SIGNED = "cividis", "RdBu_r"
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 PREFERRED_WINDOW = "no-first"
+COMPOSITE = "paper"
+"""An estimator that is another one at each layer, and not drawn."""
 
 _P = ParamSpec("_P")
 _style_lock = threading.RLock()
@@ -131,8 +133,9 @@ def valence_direction_cosines(
 
     Below each heat map, the cosine of each layer's direction with the next one's.
     """
-    estimators = [str(e) for e in cells[0].results["estimator"].to_numpy()]
-    where = {"contrast": contrast, "norms": norms, "window": window}
+    shown = cells[0].results["estimator"].to_numpy()
+    estimators = [str(e) for e in shown if e != COMPOSITE]
+    where = {"contrast": contrast, "norms": norms, "window": window, "axis": "valence"}
     grids = [
         [_blocks(c.results["direction_cosine"].sel(where | {"estimator": e})) for e in estimators]
         for c in cells
@@ -145,7 +148,7 @@ def valence_direction_cosines(
     for row, cell, row_grids in zip(axes, cells, grids, strict=True):
         for ax, estimator, grid in zip(row, estimators, row_grids, strict=True):
             _heat_map(ax, grid, SIGNED, scale, first=ax is row[0])
-            ax.set_title(f"{_name(cell)}\n{estimator}")
+            ax.set_title(f"{_name(cell)}\n{'pc1' if estimator == 'component' else estimator}")
             ax.tick_params(labelbottom=False)
             below = ax.inset_axes((0, -0.36, 1, 0.3), sharex=ax)
             below.axhline(0, color="0.85", linewidth=0.6, zorder=0)

@@ -63,8 +63,10 @@ def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA
     return PCA(scores_EC, variance_C, components_CD)
 
 
-def correlate(x_E: Float64[ndarray, " emotion"], y_E: Float64[ndarray, " emotion"]) -> Correlation:
-    """Return Pearson's r over the emotions that have both numbers.
+def correlate(
+    x_E: Float64[ndarray, " emotion"], y_E: Float64[ndarray, " emotion"], ranks: bool = False
+) -> Correlation:
+    """Return Pearson's r, or Spearman's of the ranks, over the emotions that have both numbers.
 
     r and p are NaN where fewer than three have both, or one of the two does not vary.
     """
@@ -72,5 +74,37 @@ def correlate(x_E: Float64[ndarray, " emotion"], y_E: Float64[ndarray, " emotion
     n = int(both.sum())
     if n < 3 or np.ptp(x_E[both]) == 0 or np.ptp(y_E[both]) == 0:
         return Correlation(float("nan"), float("nan"), n)
-    result = stats.pearsonr(x_E[both], y_E[both])
+    x, y = x_E[both], y_E[both]
+    result = stats.spearmanr(x, y) if ranks else stats.pearsonr(x, y)
     return Correlation(float(result.statistic), float(result.pvalue), n)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The direction within the plane of PC1 and PC2 that correlates most with a rating.
+
+    Attributes:
+        r: the correlation there, at least as large as that of either component.
+        angle: degrees between that direction and PC1, 0 to 90: near 0 the rating lies along PC1,
+            near 90 along PC2, so a swap of the two components is seen for what it is.
+    """
+
+    r: float
+    angle: float
+
+
+def plane_alignment(
+    score_EC: Float64[ndarray, "emotion component"], rating_E: Float64[ndarray, " emotion"]
+) -> Alignment:
+    """Return the best alignment of a rating within the plane of the first two components.
+
+    It is the multiple correlation of the rating with the two scores; NaN with fewer than four
+    emotions that have a score and a rating, or scores or ratings that do not vary.
+    """
+    both = np.isfinite(score_EC[:, :2]).all(axis=1) & np.isfinite(rating_E)
+    scores, y = score_EC[both, :2], rating_E[both]
+    if len(y) < 4 or np.ptp(y) == 0 or (np.ptp(scores, axis=0) == 0).any():
+        return Alignment(float("nan"), float("nan"))
+    weights = np.linalg.lstsq(scores - scores.mean(axis=0), y - y.mean(), rcond=None)[0]
+    r = correlate(scores @ weights, y).r
+    return Alignment(r, float(np.degrees(np.arctan2(*np.abs(weights[::-1])))))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+
+from analysis.cell import AXES
 
 FINGERPRINT_DIGITS = 16
 """Hexadecimal digits of the analysis' fingerprint in each row of a table."""
@@ -26,7 +28,9 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return one row for each model, corpus, window, contrast, norms and layer.
 
     A component's sign is arbitrary, so valence_r and arousal_r are |r|: each component is flipped
-    to point the rating's way. Depth is layer / number of layers; layer -1 is the embedding output.
+    to point the rating's way; rho is Spearman's, likewise. plane_r is the best r of a rating within
+    the plane of PC1 and PC2, plane_angle where it lies: 0 degrees is PC1, 90 is PC2. Depth is
+    layer / number of layers; layer -1 is the embedding output.
     """
     frames = []
     for cell in cells:
@@ -42,6 +46,15 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
                 "valence_p": results["p"].sel(component=1, drop=True),
                 "arousal_r": abs(results["r"].sel(component=2, drop=True)),
                 "arousal_p": results["p"].sel(component=2, drop=True),
+                "valence_rho": abs(results["rho"].sel(component=1, drop=True)),
+                "valence_rho_p": results["rho_p"].sel(component=1, drop=True),
+                "arousal_rho": abs(results["rho"].sel(component=2, drop=True)),
+                "arousal_rho_p": results["rho_p"].sel(component=2, drop=True),
+                **{
+                    f"{axis}_{name}": results[name].sel(axis=axis, drop=True)
+                    for axis in AXES
+                    for name in ("plane_r", "plane_angle")
+                },
                 "n_corpus_emotions": results["score"]
                 .isel(component=0, drop=True)
                 .notnull()
@@ -54,6 +67,8 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
         *("model", "corpus", "window", "contrast", "norms", "layer", "depth"),
         *("n_emotions", "n_corpus_emotions", "n_neutral_components", "neutral_variance_explained"),
         *("pc1_variance", "pc2_variance", "valence_r", "valence_p", "arousal_r", "arousal_p"),
+        *("valence_rho", "valence_rho_p", "arousal_rho", "arousal_rho_p"),
+        *("valence_plane_r", "valence_plane_angle", "arousal_plane_r", "arousal_plane_angle"),
         "fingerprint",
     ]
     keys = ["window", "contrast", "norms"]
@@ -61,18 +76,77 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
 
 
 def cka_table(cells: list[CellResults]) -> pd.DataFrame:
-    """Return linear CKA for every pair of layers (layer <= layer_b) of every cell."""
-    return _pairs(cells, "cka", ["window", "contrast"])
+    """Return linear CKA, plain and debiased, for every pair of layers (layer <= layer_b)."""
+    return _pairs(cells, ["cka", "cka_debiased"], ["window", "contrast"])
 
 
-def valence_direction_table(cells: list[CellResults]) -> pd.DataFrame:
-    """Return the cosine of valence directions for every pair of layers (layer <= layer_b).
+def direction_cosine_table(cells: list[CellResults], axis: str) -> pd.DataFrame:
+    """Return the cosine of an axis' directions for every pair of layers (layer <= layer_b).
 
-    The contrast is named as used: `both` where the manifest says `neutral-pca`.
+    `cosine_bounded` is the cosine over the geometric mean of both layers' reliabilities: 1 where
+    the directions differ by no more than two halves of the stories make one layer's differ. The
+    contrast is named as used: `both` where the manifest says `neutral-pca`; the estimator is `pc1`
+    or `pc2` where it is a component.
     """
-    table = _pairs(cells, "direction_cosine", ["window", "contrast", "norms", "estimator"])
+    chosen = [
+        replace(cell, results=_bounded(cell.results.sel(axis=axis, drop=True))) for cell in cells
+    ]
+    names = ["cosine", "cosine_bounded"]
+    return _as_used(_pairs(chosen, names, ["window", "contrast", "norms", "estimator"]), axis)
+
+
+def direction_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return how good each direction is: one row for each cell, choice, axis and layer.
+
+    - held_out_r: r of ratings with projections on directions that never saw the emotion;
+    - half_cosine, reliability: cosine between the directions of two halves of the stories, and what
+      it makes of all stories (Spearman-Brown);
+    - next_cosine, next_cosine_bounded: with the next layer's direction, raw and over what the
+      reliabilities of both allow.
+    """
+    keys = ["window", "contrast", "norms", "estimator"]
+    tables = []
+    for axis in AXES:
+        frames = []
+        for cell in cells:
+            results = _bounded(cell.results.sel(axis=axis, drop=True))
+            following = xr.Dataset(
+                {
+                    f"next_{name}": results[name]
+                    .shift(layer_b=-1)
+                    .where(results["layer"] == results["layer_b"])
+                    .max("layer_b")
+                    for name in ("cosine", "cosine_bounded")
+                }
+            )
+            quality = results[["held_out_r", "half_cosine", "reliability"]]
+            frame = quality.merge(following).to_dataframe().reset_index()
+            frames.append(_labelled(frame.assign(axis=axis), cell))
+        columns = [
+            *("model", "corpus", *keys, "axis", "layer", "depth"),
+            *("held_out_r", "half_cosine", "reliability", "next_cosine", "next_cosine_bounded"),
+            "fingerprint",
+        ]
+        table = _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
+        tables.append(_as_used(table, axis))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _bounded(results: xr.Dataset) -> xr.Dataset:
+    """Add the cosines between layers, raw and over what their reliabilities allow."""
+    reliability = results["reliability"].where(results["reliability"] > 0)
+    other = reliability.rename(layer="layer_b")
+    cosine = results["direction_cosine"]
+    bounded = cosine / np.sqrt(reliability.drop_vars("depth") * other.drop_vars("depth"))
+    return results.assign(cosine=cosine, cosine_bounded=bounded)
+
+
+def _as_used(table: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Name contrast and estimator of a direction by what was used."""
     table["contrast"] = table["contrast"].replace({"neutral-pca": "both"})
-    return table.rename(columns={"direction_cosine": "cosine"})
+    component = f"pc{AXES.index(axis) + 1}"
+    table["estimator"] = table["estimator"].replace({"component": component})
+    return table
 
 
 def activation_table(cells: list[CellResults]) -> pd.DataFrame:
@@ -108,13 +182,13 @@ def peaks(geometry: pd.DataFrame) -> pd.DataFrame:
     return geometry.loc[rows.to_numpy()].reset_index(drop=True)
 
 
-def _pairs(cells: list[CellResults], name: str, keys: list[str]) -> pd.DataFrame:
+def _pairs(cells: list[CellResults], names: list[str], keys: list[str]) -> pd.DataFrame:
     frames = []
     for cell in cells:
-        values = cell.results[name].drop_vars("depth")
+        values = cell.results[names].drop_vars("depth")
         frame = values.to_dataframe().reset_index()
         frames.append(_labelled(frame[frame["layer"] <= frame["layer_b"]], cell))
-    columns = ["model", "corpus", *keys, "layer", "layer_b", name, "fingerprint"]
+    columns = ["model", "corpus", *keys, "layer", "layer_b", *names, "fingerprint"]
     table = pd.concat(frames, ignore_index=True)[columns]
     return _ordered(table, cells, [*keys, "layer"], last="layer_b")
 

@@ -5,9 +5,9 @@
 Both readers, plain Hugging Face and the paper's loop (batches of four in file order, hooks on the
 blocks' outputs, logits computed, means taken on the host; its way in our words) read the same
 texts, all layers and three windows, in turn within each round (every other one backwards), each in
-a process of its own that warms up first. On a GPU, where they would not fit together, one after another. Writes medians
-in tokens/s, ratios round by round and the share of the machine's matrix-product ceiling, as JSON
-and markdown.
+a process of its own that warms up first. On a GPU, where they would not fit together, one after
+another. Writes medians in tokens/s, ratios round by round and the share of the machine's
+matrix-product ceiling, as JSON and markdown.
 """
 
 from __future__ import annotations

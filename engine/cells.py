@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distributed import as_completed
 
@@ -137,38 +138,23 @@ def analyse_cells(ledger: Ledger, client: Client) -> None:
 def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
     started = time.monotonic()
     ledger.begin(stage)
-    residuals = str(ledger.layout.residuals(stage.name))
-    cell = open_residuals(Path(residuals), as_dask=False)
-    emotions = emotion_names(cell)
+    residuals = ledger.layout.residuals(stage.name)
+    emotions = emotion_names(open_residuals(residuals, as_dask=False))
     settings = Settings(
         ledger.plan.study.manifest.analysis.contrasts,
         ledger.plan.study.manifest.analysis.neutral_variance,
         {norms.name: norms.rate(emotions) for norms in ledger.plan.study.norms},
+        ledger.plan.study.manifest.analysis.seed,
     )
-    keys = [
-        (str(window), int(layer))
-        for window in cell["window"].to_numpy()
-        for layer in cell["layer"].to_numpy()
-    ]
-    ledger.listener(StageStarted(stage.id, len(keys), 0, "layers"))
-    shared = client.scatter(settings, direct=False)
-    futures = [
-        client.submit(tasks.analyse_layer, residuals, *key, shared, pure=False) for key in keys
-    ]
-    for done, future in enumerate(as_completed(futures), start=1):
-        future.result()
-        ledger.listener(StageProgress(stage.id, done))
-    figures = run_task(
+    figures = analyse_store(
         client,
-        tasks.join_cell,
         residuals,
-        keys,
-        futures,
-        emotions,
-        int(cell.attrs["n_layers"]),
-        shared,
+        ledger.layout.analysis(stage.name),
+        settings,
         {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions},
-        str(ledger.layout.analysis(stage.name)),
+        lambda done, total: ledger.listener(
+            StageProgress(stage.id, done) if done else StageStarted(stage.id, total, 0, "layers")
+        ),
     )
     rated = {
         norms.name: sorted(
@@ -179,6 +165,53 @@ def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
         for norms in ledger.plan.study.norms
     }
     ledger.finish(stage, started, {**figures, "unrated_emotions": rated})
+
+
+def analyse_store(
+    client: Client,
+    residuals: Path,
+    target: Path,
+    settings: Settings,
+    attributes: dict[str, Any],
+    on_layer: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Analyse every window and layer of a store in parallel and write the cell's results.
+
+    Args:
+        client: of the workers.
+        residuals: a complete store.
+        target: the `analysis.zarr` to write.
+        settings: contrasts and ratings.
+        attributes: what made it; kept with the results.
+        on_layer: called with (windows and layers done, of how many), at first with none done.
+    """
+    cell = open_residuals(residuals, as_dask=False)
+    keys = [
+        (str(window), int(layer))
+        for window in cell["window"].to_numpy()
+        for layer in cell["layer"].to_numpy()
+    ]
+    on_layer(0, len(keys))
+    shared = client.scatter(settings, direct=False)
+    futures = [
+        client.submit(tasks.analyse_layer, str(residuals), *key, shared, pure=False) for key in keys
+    ]
+    for done, future in enumerate(as_completed(futures), start=1):
+        future.result()
+        on_layer(done, len(keys))
+    figures = run_task(
+        client,
+        tasks.join_cell,
+        str(residuals),
+        keys,
+        futures,
+        emotion_names(cell),
+        int(cell.attrs["n_layers"]),
+        shared,
+        attributes,
+        str(target),
+    )
+    return dict(figures)
 
 
 def compare_cells(ledger: Ledger, client: Client, kind: str) -> None:

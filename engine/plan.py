@@ -30,7 +30,7 @@ VERSIONS = {
     "extract": 2,
     "analyze": 2,
     "tables": 2,
-    "figures": 1,
+    "figures": 2,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -44,7 +44,10 @@ PHASES: dict[str, tuple[str, ...]] = {
 """Stage kinds that each command brings up to date."""
 
 CORPUS_TABLES = ("corpora", "corpus_emotions")
-TABLES = ("geometry", "cka", "valence_directions", "activations")
+TABLES = (
+    *("geometry", "cka", "valence_directions", "arousal_directions", "directions"),
+    *("activations", "cka_corpora", "cka_models", "cka_grids"),
+)
 FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
 
 
@@ -250,6 +253,7 @@ class Plan:
             "norms": self._norms_settings(),
             "contrasts": list(manifest.analysis.contrasts),
             "neutral_variance": manifest.analysis.neutral_variance,
+            "seed": manifest.analysis.seed,
         }
         for cell in cells:
             self._add("analyze", cell.name, analysis, (f"extract:{cell.name}",))

@@ -220,20 +220,29 @@ def join_cell(
 
 def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:
     """Write every table over all cells: (model, corpus, analysis folder, fingerprint) each."""
-    from analysis import tables
+    from analysis import across, tables
+    from analysis.markdown import geometry_markdown
+    from store.atomic import write_text
     from store.results import write_tables as write
 
     found = _results(cells)
+    geometry = tables.geometry_table(found)
     files = write(
         Path(folder),
         {
-            "geometry": tables.geometry_table(found),
+            "geometry": geometry,
             "cka": tables.cka_table(found),
-            "valence_directions": tables.valence_direction_table(found),
+            "valence_directions": tables.direction_cosine_table(found, "valence"),
+            "arousal_directions": tables.direction_cosine_table(found, "arousal"),
+            "directions": tables.direction_table(found),
             "activations": tables.activation_table(found),
+            "cka_corpora": across.corpora_table(found),
+            "cka_models": across.models_table(found),
+            "cka_grids": across.grids_table(found),
         },
     )
-    return {"files": len(files)}
+    write_text(Path(folder) / "geometry.md", geometry_markdown(geometry))
+    return {"files": len(files) + 1}
 
 
 def draw_figures(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:

@@ -415,6 +415,8 @@ class Analysis(Strict):
     """Contrasts whose geometry is tabulated."""
     neutral_variance: float = Field(default=0.5, gt=0, lt=1)
     """Share of the neutral texts' variance that the neutral basis must explain."""
+    seed: int = Field(default=0, ge=0)
+    """Decides how emotions are dealt out for cross-validation and stories halved."""
 
 
 def _cells(value: object) -> object:

@@ -17,17 +17,21 @@ from analysis import (
     gram,
     neutral_basis,
     pca,
-    rating_direction,
+    plane_alignment,
+    rating_directions,
 )
 from analysis.activations import massive_activations
 from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.contrasts import layer_vectors, story_halves
+from analysis.directions import ESTIMATORS
 from analysis.tables import (
     CellResults,
     activation_table,
     cka_table,
+    direction_cosine_table,
+    direction_table,
     geometry_table,
     peaks,
-    valence_direction_table,
 )
 
 RNG = np.random.default_rng(7)
@@ -175,25 +179,6 @@ def test_a_layer_without_emotions_is_missing_in_the_grid_and_harms_no_other() ->
     assert np.isnan(cka_grid(grams[2:], grams[2:])).all()
 
 
-def test_directions_follow_their_definitions() -> None:
-    x, ratings, axes = planted(noise=0.05)
-    rating = ratings[:, 0].copy()
-    rating[3] = np.nan
-    components = pca(x)
-    kept = np.isfinite(rating)
-    xc, yc = x[kept] - x[kept].mean(0), rating[kept] - rating[kept].mean()
-    covariance = rating_direction("covariance", x, components, rating)
-    np.testing.assert_allclose(covariance, np.mean(xc * yc[:, None], axis=0))
-    least = rating_direction("least-squares", x, components, rating)
-    np.testing.assert_allclose(least, np.linalg.pinv(xc) @ yc, atol=1e-8)
-    np.testing.assert_allclose(xc @ least, yc, atol=1e-8)  # fewer emotions than dimensions
-    first = rating_direction("pc1", x, components, rating)
-    assert correlate(x @ first, rating).r > 0.9
-    assert abs(covariance @ axes[0]) / np.linalg.norm(covariance) > 0.9
-    with pytest.raises(ValueError, match="unknown estimator"):
-        rating_direction("magic", x, components, rating)
-
-
 def test_cosines_of_a_zero_row_are_missing_not_zero() -> None:
     v = np.vstack([np.eye(3), np.zeros(3)])
     grid = cosine_grid(v)
@@ -216,7 +201,16 @@ def independent_geometry(
     scores = SklearnPCA(n_components=2, svd_solver="full").fit_transform(u)
     valence = stats.pearsonr(scores[:, 0], ratings[:, 0])
     arousal = stats.pearsonr(scores[:, 1], ratings[:, 1])
+    rho = [stats.spearmanr(scores[:, i], ratings[:, i]) for i in (0, 1)]
+    angles = np.radians(np.arange(0, 180, 0.05))
+    along = scores[:, :1] * np.cos(angles) + scores[:, 1:2] * np.sin(angles)
+    turned = [abs(np.corrcoef(along.T, ratings[:, i])[-1, :-1]) for i in (0, 1)]
+    best = [min(d, 180 - d) for d in (np.degrees(angles[t.argmax()]) for t in turned)]
     return {
+        "valence_rho": abs(rho[0].statistic),
+        "arousal_rho_p": rho[1].pvalue,
+        "valence_plane_r": turned[0].max(),
+        "arousal_plane_angle": best[1],
         "n_neutral_components": k if project else 0,
         "valence_r": abs(valence.statistic),
         "valence_p": valence.pvalue,
@@ -242,7 +236,8 @@ def test_the_geometry_table_equals_an_independent_computation() -> None:
         project = row["contrast"] == "neutral-pca"
         want = independent_geometry(cell, ratings, window, row["layer"] + 1, project)
         for key, value in want.items():
-            assert row[key] == pytest.approx(value, abs=1e-9), (row["layer"], key)
+            tolerance = {"valence_plane_r": 1e-6, "arousal_plane_angle": 0.1}.get(key, 1e-9)
+            assert row[key] == pytest.approx(value, abs=tolerance), (row["layer"], key)
         assert row["depth"] == pytest.approx(row["layer"] / 3)
         assert row["n_emotions"] == E
     assert table["window"].tolist()[:1] == ["all"]
@@ -269,10 +264,111 @@ def test_tables_hold_each_pair_of_layers_once() -> None:
     assert len(table) == 2 * 2 * (4 * 5 // 2)
     assert (table["layer"] <= table["layer_b"]).all()
     same = table[table["layer"] == table["layer_b"]]
-    np.testing.assert_allclose(same["cka"], 1)
-    directions = valence_direction_table([results])
-    assert set(directions["contrast"]) == {"both", "mean-centered"}
-    assert len(directions) == 3 * len(table)
+    np.testing.assert_allclose(same[["cka", "cka_debiased"]], 1)
+    for axis, component in (("valence", "pc1"), ("arousal", "pc2")):
+        directions = direction_cosine_table([results], axis)
+        assert set(directions["contrast"]) == {"both", "mean-centered"}
+        assert set(directions["estimator"]) == {component, *ESTIMATORS[1:]}
+        assert len(directions) == len(ESTIMATORS) * len(table)
+    assert len(direction_table([results])) == 2 * len(ESTIMATORS) * 2 * 2 * 4
+
+
+def test_direction_tables_equal_directions_taken_one_by_one() -> None:
+    cell, ratings = cell_of(n_stories=8)
+    results = analysed(cell, ratings)
+    cosines = direction_cosine_table([results], "arousal").set_index(
+        ["window", "contrast", "estimator", "layer", "layer_b"]
+    )
+    quality = direction_table([results]).set_index(
+        ["window", "contrast", "estimator", "axis", "layer"]
+    )
+    vectors = contrast(cell, "both", window="all")
+    directions = {
+        layer: rating_directions(vectors.sel(layer=layer).to_numpy(), ratings, [0, 1])
+        for layer in (-1, 0, 1, 2)
+    }
+    for at, estimator in enumerate(("pc2", *ESTIMATORS[1:])):
+        found = {layer: d[1, at] / np.linalg.norm(d[1, at]) for layer, d in directions.items()}
+        for a, b in ((0, 0), (0, 1), (-1, 2)):
+            row = cosines.loc[("all", "both", estimator, a, b)]
+            assert row["cosine"] == pytest.approx(found[a] @ found[b], abs=1e-9)
+        row = quality.loc[("all", "both", estimator, "arousal", 0)]
+        assert row["next_cosine"] == pytest.approx(found[0] @ found[1], abs=1e-9)
+        half = row["half_cosine"]
+        assert row["reliability"] == pytest.approx(2 * half / (1 + half))
+        following = quality.loc[("all", "both", estimator, "arousal", 1)]["reliability"]
+        if min(row["reliability"], following) > 0:
+            bound = np.sqrt(row["reliability"] * following)
+            assert row["next_cosine_bounded"] == pytest.approx(row["next_cosine"] / bound)
+        else:
+            assert np.isnan(row["next_cosine_bounded"])
+    last = quality.xs(2, level="layer")
+    assert last["next_cosine"].isna().all()
+
+
+def test_reliability_grows_with_the_signal_and_sees_none_where_there_is_none() -> None:
+    rng = np.random.default_rng(2)
+    n_stories, axis = 6, np.linalg.qr(rng.normal(size=(D, 1)))[0][:, 0]
+    ratings = rng.normal(size=(E, 2))
+    labels = [f"e{i}" for i in range(E) for _ in range(n_stories)]
+    noise = rng.normal(size=(len(labels), 1, 3, D))
+    signal = np.repeat(ratings[:, 0], n_stories)[:, None] * axis
+    for layer, strength in enumerate((0.0, 2.0, 20.0)):
+        noise[:, 0, layer] += strength * signal
+    cell = xr.Dataset(
+        {"residual_mean": (("text", "window", "layer", "d_model"), noise)},
+        coords={"emotion": ("text", labels), "window": ["all"], "layer": [0, 1, 2]},
+    )
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in (0, 1, 2)}
+    found = join_layers(parts, [f"e{i}" for i in range(E)], 3, settings)
+    where = {"window": "all", "contrast": "mean-centered", "norms": "made", "axis": "valence"}
+    for estimator in ("covariance", "ridge"):
+        none, some, strong = found["reliability"].sel(where | {"estimator": estimator}).to_numpy()
+        assert abs(none) < 0.35
+        assert none < some < strong
+        assert strong > 0.95
+    held_out = found["held_out_r"].sel(where | {"estimator": "ridge"}).to_numpy()
+    assert held_out[0] < 0.5
+    assert held_out[2] > 0.95
+
+
+def test_stories_are_reduced_as_a_loop_would_and_each_half_has_its_own() -> None:
+    cell, _ = cell_of(n_stories=5)
+    labels = [str(e) for e in cell["emotion"].to_numpy()]
+    emotions = [f"e{i}" for i in range(E)]
+    halves = story_halves(labels, 3, seed=1)
+    residual = cell["residual_mean"].sel(window="no-first", layer=1)
+    found = layer_vectors(residual, labels, emotions, halves)
+    x = residual.to_numpy().astype(np.float64)
+    for row, emotion in enumerate(emotions):
+        mine = np.array([label == emotion for label in labels]) & np.isfinite(x).all(axis=1)
+        np.testing.assert_allclose(found.u_ED[row], x[mine].mean(axis=0))
+        for split in range(3):
+            assert 2 <= (halves[split] & [label == emotion for label in labels]).sum() <= 3
+            for half, chosen in enumerate((halves[split], ~halves[split])):
+                want = x[mine & chosen].mean(axis=0)
+                np.testing.assert_allclose(found.halves_SHED[split, half, row], want, atol=1e-12)
+    assert not halves[:, [label == "" for label in labels]].any()
+    np.testing.assert_array_equal(halves, story_halves(labels, 3, seed=1))
+
+
+def test_a_swap_of_the_two_components_is_seen_for_what_it_is() -> None:
+    rng = np.random.default_rng(3)
+    valence = rng.normal(size=200)
+    scores = np.stack([rng.normal(size=200), valence + 0.1 * rng.normal(size=200)], axis=1)
+    swapped = plane_alignment(3 * scores, valence)
+    assert swapped.r > 0.99
+    assert swapped.angle > 80
+    between = plane_alignment(scores, scores[:, 0] - scores[:, 1])
+    assert between.r == pytest.approx(1)
+    assert between.angle == pytest.approx(45)
+    fit = np.column_stack([scores, np.ones(200)])
+    noisy = valence + rng.normal(size=200)
+    predicted = fit @ np.linalg.lstsq(fit, noisy, rcond=None)[0]
+    want = np.corrcoef(predicted, noisy)[0, 1]
+    assert plane_alignment(scores, noisy).r == pytest.approx(want)
+    assert np.isnan(plane_alignment(scores[:3], valence[:3]).r)
 
 
 def test_without_neutral_texts_numbers_are_missing_and_say_why() -> None:

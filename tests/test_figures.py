@@ -230,10 +230,11 @@ def test_heat_maps_equal_cka(cells):
 
 def test_direction_maps_and_stability_equal_the_cosines(cells):
     figure = valence_direction_cosines(cells, CONTRAST, NORMS, "no-first")
-    where = {"contrast": CONTRAST, "norms": NORMS, "window": "no-first"}
+    where = {"contrast": CONTRAST, "norms": NORMS, "window": "no-first", "axis": "valence"}
+    shown = ("component", "covariance", "ridge", "least-squares")
     for i, cell in enumerate(cells):
-        for j, estimator in enumerate(cell.results["estimator"].to_numpy()):
-            ax = figure.axes[i * 3 + j]
+        for j, estimator in enumerate(shown):
+            ax = figure.axes[i * len(shown) + j]
             grid = cell.results["direction_cosine"].sel(where | {"estimator": estimator})
             expected = grid.sel(layer=slice(0, None), layer_b=slice(0, None)).to_numpy()
             image = ax.get_images()[0]
@@ -243,7 +244,7 @@ def test_direction_maps_and_stability_equal_the_cosines(cells):
             (step,) = lines_with_points(below, N_LAYERS - 1)
             np.testing.assert_array_equal(step, np.diagonal(expected, 1))
             assert below.get_ylim()[0] <= np.nanmin(step)
-    assert np.isnan(lines_with_points(figure.axes[3].child_axes[0], 5)[0]).tolist() == [
+    assert np.isnan(lines_with_points(figure.axes[4].child_axes[0], 5)[0]).tolist() == [
         *(False, False, True, True, False)
     ]
 

@@ -1,0 +1,134 @@
+"""What analysing a cell of the paper's size costs, and the CKA grid against the released way.
+
+    python -m benchmarks.analysis [--texts 1579] [--layers 32] [--width 4096]
+
+Makes a store of random story vectors (171 emotions with nine stories each, and neutral texts), then
+analyses it as `emovec analyze` does: every window and layer, two contrasts, all estimators, through
+Dask on this machine's cores. The CKA grid from Gram matrices is set against products of d by d
+matrices pair by pair, of which some pairs are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from analysis.cell import Settings
+from analysis.similarity import cka_grid, gram
+from benchmarks.report import about, write
+from engine.cells import analyse_store
+from engine.cluster import local_cluster
+from store.corpus import Text
+from store.residuals import ShardBlock, create_residuals, write_shard
+from store.shards import n_shards, shard_span
+
+WINDOWS = ("all", "no-first", "after-50")
+EMOTIONS = 171
+PAIRS = 3
+PROGRAMS = ("numpy", "scipy", "dask", "zarr")
+
+
+def main() -> None:
+    """Measure, print and write a report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--texts", type=int, default=1579)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--cells", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Path(temporary) / "residuals.zarr"
+        _make(store, options.texts, options.layers, options.width)
+        seconds = [_analyse(store, Path(temporary)) for _ in range(options.cells)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    ours, theirs = _cka(options.layers - 1, options.width)
+    command = (
+        f"python -m benchmarks.analysis --texts {options.texts} --layers {options.layers} "
+        f"--width {options.width} --cells {options.cells}"
+    )
+    work = (
+        f"{options.texts:,} texts, {EMOTIONS} emotions, {options.layers} layers, d_model "
+        f"{options.width:,}, three windows, two contrasts, one set of norms"
+    )
+    facts = about(command, work, PROGRAMS)
+    lines = [f"# Analysis, {facts['date']}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines += [
+        "",
+        "| what | figure |",
+        "|---|---|",
+        f"| a cell, reading included | {', '.join(f'{s:.1f}' for s in seconds)} s |",
+        f"| peak resident memory, store made by the same process | {peak:.2f} GiB |",
+        f"| CKA grid of {options.layers - 1} layers from Gram matrices | {ours:.3f} s |",
+        f"| the same by products of d by d, {PAIRS} pairs timed | {theirs:.0f} s |",
+        f"| ratio | {theirs / ours:,.0f} |",
+    ]
+    figures = {"cell_s": seconds, "peak_gib": peak, "cka_s": ours, "cka_d_by_d_s": theirs}
+    write(options.out, f"{facts['date']}-analysis", lines, {"about": facts, **figures})
+
+
+def _make(store: Path, n_texts: int, n_layers: int, width: int) -> None:
+    """Write a store of random story vectors with ratings along two axes."""
+    rng = np.random.default_rng(0)
+    per_emotion = (n_texts - 40) // EMOTIONS
+    texts = [
+        Text(f"e{e}/{s}/0", "emotion", f"e{e}", "t", 0, "x")
+        for e in range(EMOTIONS)
+        for s in range(per_emotion)
+    ]
+    texts += [Text(f"neutral-{i}", "neutral", None, "t", 0, "x") for i in range(40)]
+    attributes = {"n_layers": n_layers, "extraction": {"max_tokens": 512}}
+    create_residuals(store, texts, WINDOWS, range(n_layers), width, attributes)
+    for shard in range(n_shards(store)):
+        n = len(shard_span(store, shard))
+        by_layer = np.ones((n, n_layers), dtype=np.float32)
+        block = ShardBlock(
+            residual_mean=rng.standard_normal((n, len(WINDOWS), n_layers, width), dtype=np.float32),
+            token_count=np.full((n, len(WINDOWS)), 150, dtype=np.int32),
+            text_tokens=np.full(n, 200, dtype=np.int32),
+            peak_norm=3 * by_layer,
+            peak_position=np.zeros((n, n_layers), dtype=np.int32),
+            mean_norm=by_layer,
+            mean_square=np.ones((n_layers, width), dtype=np.float32),
+        )
+        write_shard(store, shard, block)
+
+
+def _analyse(store: Path, folder: Path) -> float:
+    """Return the seconds that analysing the store takes, the cluster's start not counted."""
+    ratings = np.random.default_rng(1).normal(size=(EMOTIONS, 2))
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    with local_cluster(lambda event: None) as client:
+        started = time.perf_counter()
+        analyse_store(
+            client, store, folder / "analysis.zarr", settings, {}, lambda done, total: None
+        )
+        return time.perf_counter() - started
+
+
+def _cka(n_layers: int, width: int) -> tuple[float, float]:
+    """Return the seconds of a grid of layers: from Gram matrices, and by d by d products."""
+    rng = np.random.default_rng(2)
+    x_LED = rng.normal(size=(n_layers, EMOTIONS, width))
+    started = time.perf_counter()
+    grams = np.array([gram(x_ED) for x_ED in x_LED])
+    grid = cka_grid(grams, grams)
+    ours = time.perf_counter() - started
+    started = time.perf_counter()
+    for pair in range(PAIRS):
+        x, y = (v - v.mean(axis=0) for v in (x_LED[0], x_LED[1 + pair]))
+        cross, own, other = (np.linalg.norm(a.T @ b) ** 2 for a, b in ((x, y), (x, x), (y, y)))
+        found = cross / np.sqrt(own * other)
+        if abs(found - grid[0, 1 + pair]) > 1e-8:
+            raise SystemExit(f"the two ways disagree: {found} and {grid[0, 1 + pair]}")
+    return ours, (time.perf_counter() - started) / PAIRS * n_layers**2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Comparisons of cells against the same numbers from the story vectors themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.across import corpora_table, grids_table, models_table
+from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.similarity import cka_grid, gram
+from analysis.tables import CellResults
+from tests.test_analysis import E, cell_of
+
+LAYERS = (-1, 0, 1, 2)
+
+
+def made(model: str, corpus: str, seed: int, left_out: int = 0) -> tuple[CellResults, np.ndarray]:
+    """A cell without its last `left_out` emotions, and its emotion means of window `all`."""
+    cell, ratings = cell_of(seed=seed)
+    emotions = [f"e{i}" for i in range(E - left_out)]
+    keep = [label in (*emotions, "") for label in cell["emotion"].to_numpy()]
+    cell = cell.isel(text=np.flatnonzero(keep))
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings[: len(emotions)]})
+    parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in LAYERS}
+    labels = cell["emotion"].to_numpy()
+    x = cell["residual_mean"].sel(window="all").to_numpy().astype(np.float64)
+    means = np.stack([np.nanmean(x[labels == e], axis=0) for e in emotions], axis=1)
+    found = join_layers(parts, emotions, 3, settings)
+    return CellResults(model, corpus, found, f"{model}{corpus}"), means
+
+
+def test_cells_are_compared_over_the_emotions_that_both_have() -> None:
+    cells, means = zip(
+        made("m", "a", 1), made("m", "b", 2, left_out=3), made("n", "a", 3), strict=True
+    )
+    n = E - 3
+    grams = [np.array([gram(layer[:n]) for layer in side]) for side in means[:2]]
+    for name, debiased in (("cka", False), ("cka_debiased", True)):
+        want = np.diag(cka_grid(*grams, debiased=debiased))
+        table = corpora_table(list(cells))
+        assert table[["model", "corpus", "corpus_b"]].drop_duplicates().to_numpy().tolist() == [
+            ["m", "a", "b"]
+        ]
+        np.testing.assert_allclose(table[name], want, atol=1e-12)
+        assert (table["n_emotions"] == n).all()
+        assert table["layer"].tolist() == list(LAYERS)
+
+        table = models_table(list(cells)).set_index(["layer", "layer_b"])
+        assert len(table) == len(LAYERS) ** 2
+        full = [np.array([gram(layer) for layer in side]) for side in (means[0], means[2])]
+        want = cka_grid(*full, debiased=debiased)
+        assert table.loc[(0, 2), name] == pytest.approx(want[1, 3])
+        assert (table["n_emotions"] == E).all()
+
+
+def test_grids_are_compared_over_pairs_of_blocks() -> None:
+    (a, _), (b, _) = made("m", "a", 1), made("m", "b", 2)
+    (row,) = grids_table([a, b]).to_dict("records")
+    sides = []
+    for cell in (a, b):
+        grid = cell.results["cka"].sel(window="all", contrast="mean-centered").to_numpy()
+        sides.append([grid[i, j] for i in range(1, 4) for j in range(i + 1, 4)])
+    assert row["cka_r"] == pytest.approx(np.corrcoef(sides)[0, 1])
+    assert row["cka_difference"] == pytest.approx(np.abs(np.subtract(*sides)).mean())
+
+
+def test_one_cell_gives_empty_tables_with_their_columns() -> None:
+    cell, _ = made("m", "a", 1)
+    for table in (corpora_table([cell]), models_table([cell]), grids_table([cell])):
+        assert len(table) == 0
+        assert {"window", "contrast", "n_emotions"} <= set(table.columns)
