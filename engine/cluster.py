@@ -84,7 +84,13 @@ def reading_workers(
         },
     }
     host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    worker = {"nthreads": 2, "memory_limit": 0, "resources": MODEL_SLOT, "host": "127.0.0.1"}
+    worker = {
+        "nthreads": 2,
+        "memory_limit": 0,
+        "resources": MODEL_SLOT,
+        "host": "127.0.0.1",
+        "preload": [tasks.__name__],
+    }
     workers = {
         f"reader-{number}": {
             "cls": Nanny,

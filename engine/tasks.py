@@ -7,6 +7,7 @@ and starts its own. Progress goes to the client as worker events.
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,13 @@ from store.journal import journal_rows
 from store.shards import shard_span
 
 TOPIC = "emovec"
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the process that started this worker's (Dask calls this as it starts)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 _lock = threading.Lock()
 _child: tuple[str, Child] | None = None
 

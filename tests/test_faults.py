@@ -29,14 +29,16 @@ SKIP = ["reasoning", "refusal", "debris", "cut_off", "repetition"]
 """A random model's words pass no check of sense; number, length and likeness still count."""
 
 
-def write_study(folder: Path, model: Path, emotions: int, neutral: int = 2) -> Path:
-    """A study in which the tiny model writes three stories for each emotion, one a prompt."""
+def write_study(
+    folder: Path, model: Path, emotions: int, neutral: int = 2, stories: int = 3
+) -> Path:
+    """A study in which the tiny model writes some stories for each emotion, one a prompt."""
     words = (ROOT / "manifests/lists/emotions-sofroniew-171.txt").read_text().split("\n")
     generate = {
         "model": "tiny",
         "emotions": list(dict.fromkeys(["happy", "sad", "calm", *filter(None, words)]))[:emotions],
         "topics_per_emotion": 1,
-        "stories_per_topic": 3,
+        "stories_per_topic": stories,
         "stories_per_prompt": 1,
         "neutral": neutral,
         "max_new_tokens": 200,
@@ -92,12 +94,12 @@ def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 30
         time.sleep(0.02)
 
 
-def assert_complete(root: Path, emotions: int, before: dict[str, str]) -> None:
+def assert_complete(root: Path, n_stories: int, before: dict[str, str]) -> None:
     """Counts are exact, nothing stands there twice, and what was accepted is there verbatim."""
     texts = {text.text_id: text.text for text in sealed(root)}
     journal = Layout(root, "study").journal("own")
     withdrawn = {r["text_id"] for r in read_journal(journal) if r["outcome"] == "withdrawn"}
-    assert len(texts) == len(sealed(root)) == emotions * 3 + 2
+    assert len(texts) == len(sealed(root)) == n_stories + 2
     for key, story in before.items():
         if key not in withdrawn:
             assert texts[key] == story
@@ -106,7 +108,7 @@ def assert_complete(root: Path, emotions: int, before: dict[str, str]) -> None:
 
 
 def test_a_dead_engine_is_replaced_and_nothing_is_lost(tiny_model: Path, tmp_path: Path) -> None:
-    manifest, root = write_study(tmp_path, tiny_model, emotions=60), tmp_path / "runs"
+    manifest, root = write_study(tmp_path, tiny_model, emotions=60, stories=6), tmp_path / "runs"
     with started(manifest, root) as process:
         wait_for(lambda: len(kept(root)) >= 3, process)
         before = kept(root)
@@ -120,7 +122,7 @@ def test_a_dead_engine_is_replaced_and_nothing_is_lost(tiny_model: Path, tmp_pat
         printed, _ = process.communicate(timeout=400)
         assert process.returncode == 0, printed
     assert "it is started once more" in printed
-    assert_complete(root, 60, before)
+    assert_complete(root, 360, before)
 
 
 FULL_DISK = """\
@@ -166,7 +168,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tiny_model: Path, tmp_pa
     assert (tmp_path / "second.code").read_text().strip() == "0", (
         tmp_path / "second.txt"
     ).read_text()
-    assert_complete(tmp_path / "mended", 60, before)
+    assert_complete(tmp_path / "mended", 180, before)
 
 
 def test_what_is_refused_too_often_is_listed_and_can_be_mended(
@@ -195,7 +197,7 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
     manifest.write_text(yaml.safe_dump(study))
     emovec("generate", manifest, "--root", root)
     before = {r["request"]: r["stories"][0] for r in rows if r["outcome"] == "kept"}
-    assert_complete(root, 4, before)
+    assert_complete(root, 12, before)
     assert not layout.given_up("own").exists()
 
     rows = [json.loads(line) for line in layout.journal("own").read_text().splitlines()]
@@ -217,12 +219,12 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
 
 @pytest.mark.slow
 def test_two_replicas_share_the_work(tiny_model: Path, tmp_path: Path) -> None:
-    manifest, root = write_study(tmp_path, tiny_model, emotions=60), tmp_path / "runs"
+    manifest, root = write_study(tmp_path, tiny_model, emotions=60, stories=6), tmp_path / "runs"
     study = yaml.safe_load(manifest.read_text())
     study["models"]["tiny"]["replicas"] = 2
     manifest.write_text(yaml.safe_dump(study))
     emovec("generate", manifest, "--root", root)
-    assert_complete(root, 60, {})
+    assert_complete(root, 360, {})
     log = (Layout(root, "study").logs / "write-tiny.log").read_text()
     assert len(set(re.findall(r"EngineCore pid=(\d+)", log))) == 2
 
@@ -231,7 +233,8 @@ def test_two_replicas_share_the_work(tiny_model: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_twenty_kills_at_random_moments(tiny_model: Path, tmp_path: Path) -> None:
     n_emotions = 171
-    manifest, root = write_study(tmp_path, tiny_model, n_emotions), tmp_path / "runs"
+    manifest = write_study(tmp_path, tiny_model, n_emotions, stories=12)
+    root = tmp_path / "runs"
     rng = random.Random(20)
     before: dict[str, str] = {}
     hit = 0
@@ -255,7 +258,7 @@ def test_twenty_kills_at_random_moments(tiny_model: Path, tmp_path: Path) -> Non
                 stream.write(b'{"request": "brooding/0')
     assert hit >= 10
     emovec("generate", manifest, "--root", root)
-    assert_complete(root, n_emotions, before)
+    assert_complete(root, 12 * n_emotions, before)
     rows = read_journal(Layout(root, "study").journal("own"))
     often = Counter(row["request"] for row in rows if row["outcome"] == "kept")
     assert max(often.values()) == 1

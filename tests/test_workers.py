@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -67,6 +68,34 @@ def test_a_dead_workers_shard_is_taken_over(
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
     assert not model.is_running()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_every_process_without_a_word_from_the_workers(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root = with_three(tmp_path, tiny_model), tmp_path / "runs"
+    process = subprocess.Popen(
+        [*EMOVEC, "extract", str(manifest), "--root", str(root)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        mine = psutil.Process(process.pid)
+        deadline = time.monotonic() + 200
+        while not _readers(mine):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        started = mine.children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "the same command goes on from here" in error
+    assert "Traceback" not in error
+    _, left = psutil.wait_procs(started, timeout=10)
+    assert not left
 
 
 def _readers(mine: psutil.Process) -> list[psutil.Process]:
