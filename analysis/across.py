@@ -1,6 +1,7 @@
 """What compares cells: one model on two corpora, two models on one corpus, from Gram matrices.
 
-Only emotions that both cells have are compared; their Gram matrices are centred again over those.
+Only emotions that both cells have in a window are compared, in every number here; their Gram
+matrices are centred again over those.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from analysis.geometry import correlate
 from analysis.similarity import cka_grid
 from analysis.tables import FINGERPRINT_DIGITS, CellResults
 
+GramStack = Float64[ndarray, "layer emotion emotion"]
+
 CHOICES = ("window", "contrast")
 FINGERPRINTS = ("fingerprint", "fingerprint_b")
 
@@ -27,12 +30,13 @@ def corpora_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return CKA between two corpora at each layer of each model that read both."""
     rows = []
     for a, b, chosen in _pairs(cells, lambda cell: cell.model):
-        grids = _grids(a, b, chosen)
-        layers = a.results["layer"].to_numpy()
-        for at, layer in enumerate(layers):
+        grams = _grams(a, b, chosen)
+        grids = _grids(grams)
+        for at, layer in enumerate(a.results["layer"].to_numpy()):
             figures = {name: float(grid[at, at]) for name, grid in grids.items()}
             names = {"model": a.model, "corpus": a.corpus, "corpus_b": b.corpus}
-            rows.append({**names, **chosen, "layer": int(layer), **figures, **_n(a, b)})
+            end = _end(a, b, grams)
+            rows.append({**names, **chosen, "layer": int(layer), **figures, **end})
     columns = [*("model", "corpus", "corpus_b"), *CHOICES, *("layer", "cka", "cka_debiased")]
     return pd.DataFrame(rows, columns=[*columns, "n_emotions", *FINGERPRINTS])
 
@@ -41,13 +45,14 @@ def models_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return CKA between all layers of two models that read the same corpus."""
     rows = []
     for a, b, chosen in _pairs(cells, lambda cell: cell.corpus):
-        grids = _grids(a, b, chosen)
+        grams = _grams(a, b, chosen)
+        grids = _grids(grams)
         for i, layer in enumerate(a.results["layer"].to_numpy()):
             for j, layer_b in enumerate(b.results["layer"].to_numpy()):
                 figures = {name: float(grid[i, j]) for name, grid in grids.items()}
                 names = {"corpus": a.corpus, "model": a.model, "model_b": b.model}
                 layers = {"layer": int(layer), "layer_b": int(layer_b)}
-                rows.append({**names, **chosen, **layers, **figures, **_n(a, b)})
+                rows.append({**names, **chosen, **layers, **figures, **_end(a, b, grams)})
     columns = [*("corpus", "model", "model_b"), *CHOICES, *("layer", "layer_b")]
     columns += ["cka", "cka_debiased", "n_emotions"]
     return pd.DataFrame(rows, columns=[*columns, *FINGERPRINTS])
@@ -60,13 +65,18 @@ def grids_table(cells: list[CellResults]) -> pd.DataFrame:
     """
     rows = []
     for a, b, chosen in _pairs(cells, lambda cell: cell.model):
+        grams = _grams(a, b, chosen)
+        n_embeddings = int((a.results["layer"] < 0).sum())
         found: dict[str, Any] = {}
         for name in ("cka", "cka_debiased"):
-            sides = [_upper(cell.results[name].sel(chosen)) for cell in (a, b)]
+            own = [_grids((g, g))[name][n_embeddings:, n_embeddings:] for g in grams]
+            sides = [grid[np.triu_indices(len(grid), k=1)] for grid in own]
             found[f"{name}_r"] = correlate(sides[0], sides[1]).r
-            found[f"{name}_difference"] = float(np.abs(sides[0] - sides[1]).mean())
+            apart = np.abs(sides[0] - sides[1])
+            there = np.isfinite(apart)
+            found[f"{name}_difference"] = float(apart[there].mean()) if there.any() else np.nan
         names = {"model": a.model, "corpus": a.corpus, "corpus_b": b.corpus}
-        rows.append({**names, **chosen, **found, **_n(a, b)})
+        rows.append({**names, **chosen, **found, **_end(a, b, grams)})
     figures = [f"{name}_{what}" for name in ("cka", "cka_debiased") for what in ("r", "difference")]
     columns = [*("model", "corpus", "corpus_b"), *CHOICES, *figures, "n_emotions"]
     return pd.DataFrame(rows, columns=[*columns, *FINGERPRINTS])
@@ -89,31 +99,32 @@ def _both(a: CellResults, b: CellResults, name: str) -> list[str]:
     return [str(value) for value in a.results[name].to_numpy() if str(value) in others]
 
 
-def _grids(
-    a: CellResults, b: CellResults, chosen: dict[str, str]
-) -> dict[str, Float64[ndarray, "layer_a layer_b"]]:
+def _grams(a: CellResults, b: CellResults, chosen: dict[str, str]) -> tuple[GramStack, GramStack]:
+    """Return both cells' Gram matrices over the emotions that both have in every layer."""
     emotions = _both(a, b, "emotion")
-    grams = [_gram(cell.results.sel(chosen), emotions) for cell in (a, b)]
+    first, second = (_gram(cell.results.sel(chosen), emotions) for cell in (a, b))
+    there = np.ones(len(emotions), dtype=bool)
+    for grams in (first, second):
+        has = np.isfinite(grams).any(axis=2)
+        there &= has[has.any(axis=1)].all(axis=0)
+    return first[:, there][:, :, there], second[:, there][:, :, there]
+
+
+def _grids(grams: tuple[GramStack, GramStack]) -> dict[str, Float64[ndarray, "layer_a layer_b"]]:
     return {
         "cka": cka_grid(grams[0], grams[1]),
         "cka_debiased": cka_grid(grams[0], grams[1], debiased=True),
     }
 
 
-def _gram(results: xr.Dataset, emotions: list[str]) -> Float64[ndarray, "layer emotion emotion"]:
+def _gram(results: xr.Dataset, emotions: list[str]) -> GramStack:
     at = {str(name): i for i, name in enumerate(results["emotion"].to_numpy())}
     rows = [at[name] for name in emotions]
-    gram: Float64[ndarray, "layer emotion emotion"] = results["gram"].to_numpy()
+    gram: GramStack = results["gram"].to_numpy()
     return gram[:, rows][:, :, rows]
 
 
-def _upper(grid: xr.DataArray) -> Float64[ndarray, " pair"]:
-    blocks = grid.where(grid["layer"] >= 0, drop=True).where(grid["layer_b"] >= 0, drop=True)
-    values: Float64[ndarray, "layer layer_b"] = blocks.to_numpy()
-    return values[np.triu_indices(len(values), k=1)]
-
-
-def _n(a: CellResults, b: CellResults) -> dict[str, Any]:
+def _end(a: CellResults, b: CellResults, grams: tuple[GramStack, GramStack]) -> dict[str, Any]:
     prints = [cell.fingerprint[:FINGERPRINT_DIGITS] for cell in (a, b)]
     named = dict(zip(FINGERPRINTS, prints, strict=True))
-    return {"n_emotions": len(_both(a, b, "emotion")), **named}
+    return {"n_emotions": grams[0].shape[1], **named}

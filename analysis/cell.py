@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from analysis.contrasts import (
@@ -35,7 +35,7 @@ GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "me
 """Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
 anyway, so that `neutral-pca` and `both` give the same figures."""
 
-SPLITS = 4
+SPLITS = 2
 """Random halves of the stories that the reliability of directions is taken over."""
 
 
@@ -75,7 +75,7 @@ class ContrastResult:
         gram_EE: Gram matrix of the centred contrast vectors.
         direction_NXTD: direction by norms, axis and estimator.
         held_out_r_NXT: r of projections on directions that never saw the emotion.
-        half_cosine_NXT: cosine of the directions of two halves of the stories, mean over splits.
+        half_SHNXTD: unit directions of either half of the stories, for each random split.
         missing: why there are no results, "" where there are.
     """
 
@@ -93,7 +93,7 @@ class ContrastResult:
     gram_EE: Float64[ndarray, "emotion emotion"]
     direction_NXTD: Float64[ndarray, "norms axis estimator d_model"]
     held_out_r_NXT: Float64[ndarray, "norms axis estimator"]
-    half_cosine_NXT: Float64[ndarray, "norms axis estimator"]
+    half_SHNXTD: Float32[ndarray, "split half norms axis estimator d_model"]
     missing: str = ""
 
 
@@ -165,32 +165,33 @@ def _analyse_contrast(vectors: LayerVectors, name: str, settings: Settings) -> C
         gram_EE=gram_EE,
         direction_NXTD=rating_directions(x_ED, ratings_EA, paired).reshape(*shape, -1),
         held_out_r_NXT=held_out_AT.reshape(shape),
-        half_cosine_NXT=_half_cosines(
-            vectors, basis_KD, GEOMETRY[name], ratings_EA, paired
-        ).reshape(shape),
+        half_SHNXTD=_half_directions(vectors, basis_KD, GEOMETRY[name], ratings_EA, paired).reshape(
+            SPLITS, 2, *shape, -1
+        ),
     )
 
 
-def _half_cosines(
+def _half_directions(
     vectors: LayerVectors,
     basis_KD: Float64[ndarray, "component d_model"] | None,
     kind: ContrastKind,
     ratings_EA: Float64[ndarray, "emotion rating"],
     paired: Sequence[int],
-) -> Float64[ndarray, "rating estimator"]:
-    """Return the mean cosine between the directions of both halves of the stories."""
-    cosines = []
+) -> Float32[ndarray, "split half rating estimator d_model"]:
+    """Return unit directions over either half of the stories, of emotions that both halves have."""
+    found = []
     for halves_HED in vectors.halves_SHED:
-        if (np.isfinite(halves_HED[..., 0]).sum(axis=1) < MIN_RATED).any():
-            return np.full((ratings_EA.shape[1], len(ESTIMATORS)), np.nan)
-        first, second = (
-            rating_directions(contrast_vectors(u_ED, basis_KD, kind), ratings_EA, paired)
-            for u_ED in halves_HED
-        )
-        lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosines.append((first * second).sum(axis=-1) / lengths)
-    return np.mean(cosines, axis=0)
+        both = np.isfinite(halves_HED[..., 0]).all(axis=0)
+        for u_ED in halves_HED:
+            if both.sum() < MIN_RATED:
+                shape = (ratings_EA.shape[1], len(ESTIMATORS), u_ED.shape[1])
+                found.append(np.full(shape, np.nan))
+                continue
+            x_ED = contrast_vectors(u_ED[both], basis_KD, kind)
+            directions = rating_directions(x_ED, ratings_EA[both], paired)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found.append(directions / np.linalg.norm(directions, axis=-1, keepdims=True))
+    return np.array(found, dtype=np.float32).reshape(len(vectors.halves_SHED), 2, *found[0].shape)
 
 
 def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastResult:
@@ -208,7 +209,7 @@ def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastR
         gram_EE=np.full((n_emotions, n_emotions), nan),
         direction_NXTD=np.full((n_norms, n_axes, n_estimators, d_model), nan),
         held_out_r_NXT=np.full((n_norms, n_axes, n_estimators), nan),
-        half_cosine_NXT=np.full((n_norms, n_axes, n_estimators), nan),
+        half_SHNXTD=np.full((SPLITS, 2, n_norms, n_axes, n_estimators, d_model), np.float32(nan)),
         missing=why,
         **by_component,
     )
@@ -236,8 +237,10 @@ def join_layers(
           rating it is paired with; a component's sign is arbitrary), plane_r and plane_angle,
           n_rated, rating;
         - gram, cka and cka_debiased over pairs of layers;
-        - direction_cosine over pairs of layers, held_out_r, half_cosine, and reliability: the
-          cosine to expect between the directions of two corpora of the same size (Spearman-Brown);
+        - direction_cosine over pairs of layers, and half_direction_cosine: between one half of the
+          stories at one layer and the other half at the other, mean over splits;
+        - held_out_r, half_cosine (the two halves at one layer), and reliability: the cosine to
+          expect between the directions of two corpora of the same size (Spearman-Brown);
         - missing (why numbers are NaN).
     """
     windows = list(dict.fromkeys(window for window, _ in results))
@@ -260,9 +263,15 @@ def join_layers(
     lead = direction_CNXTWLD.shape[:5]
     cosines = [cosine_grid(v) for v in direction_CNXTWLD.reshape(-1, *direction_CNXTWLD.shape[5:])]
     cosine = np.array(cosines).reshape(*lead, len(layers), len(layers))
-    half_cosine = stack("half_cosine_NXT")
+    crossed_CNXTWLL = _crossed(
+        np.moveaxis(stack("half_SHNXTD"), (2, 5, 6, 7, 0, 1, 3, 4), (0, 1, 2, 3, 4, 5, 6, 7))
+    )
+    half_cosine = np.moveaxis(
+        np.diagonal(crossed_CNXTWLL, axis1=-2, axis2=-1), (4, 5, 0, 1, 2, 3), (0, 1, 2, 3, 4, 5)
+    )
     wlc = ("window", "layer", "contrast")
     by_component, by_estimator = (*wlc, "norms", "component"), (*wlc, "norms", "axis", "estimator")
+    by_pair = ("contrast", "norms", "axis", "estimator", "window", "layer", "layer_b")
     return xr.Dataset(
         {
             "n_neutral_components": (wlc, stack("n_neutral_components")),
@@ -286,10 +295,8 @@ def join_layers(
                 name: (("contrast", "window", "layer", "layer_b"), grid)
                 for name, grid in grids.items()
             },
-            "direction_cosine": (
-                ("contrast", "norms", "axis", "estimator", "window", "layer", "layer_b"),
-                cosine,
-            ),
+            "direction_cosine": (by_pair, cosine),
+            "half_direction_cosine": (by_pair, crossed_CNXTWLL),
             "held_out_r": (by_estimator, stack("held_out_r_NXT")),
             "half_cosine": (by_estimator, half_cosine),
             "reliability": (by_estimator, 2 * half_cosine / (1 + half_cosine)),
@@ -307,3 +314,22 @@ def join_layers(
             "emotion": list(emotions),
         },
     )
+
+
+def _crossed(
+    half_CNXTWLSHD: Float32[ndarray, "c n x t window layer split half d_model"],
+) -> Float64[ndarray, "c n x t window layer layer"]:
+    """Return cosines between one half at one layer and the other half at another layer.
+
+    The noise of the two halves is independent, that of one half at two layers is not.
+    """
+    lead = half_CNXTWLSHD.shape[:5]
+    n_layers, n_splits, _, d_model = half_CNXTWLSHD.shape[5:]
+    found = []
+    for halves_LSHD in half_CNXTWLSHD.reshape(-1, n_layers, n_splits, 2, d_model):
+        first_SLD, second_SLD = (
+            halves_LSHD[:, :, half].swapaxes(0, 1).astype(np.float64) for half in (0, 1)
+        )
+        one_way = (first_SLD @ second_SLD.swapaxes(1, 2)).mean(axis=0)
+        found.append((one_way + one_way.T) / 2)
+    return np.array(found).reshape(*lead, n_layers, n_layers)

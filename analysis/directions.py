@@ -60,7 +60,7 @@ def rating_directions(
 
 
 def dual_weights(
-    gram_EE: Gram, rating_EA: Ratings, components: Sequence[int]
+    gram_EE: Gram, rating_EA: Ratings, components: Sequence[int], least: int = MIN_RATED
 ) -> Float64[ndarray, "rating estimator emotion"]:
     """Return the weights of the emotions' vectors in each direction; they add up to 0.
 
@@ -68,12 +68,13 @@ def dual_weights(
         gram_EE: inner products of the emotions' vectors, their mean taken off or small.
         rating_EA: ratings, NaN where unrated.
         components: the principal component that each rating is paired with, from 0.
+        least: rated emotions below which the weights are NaN.
     """
     spectra = _Spectra(gram_EE)
     weights_ATE = np.full((rating_EA.shape[1], len(ESTIMATORS), len(gram_EE)), np.nan)
     for axis, (rating_E, paired) in enumerate(zip(rating_EA.T, components, strict=True)):
         rated = np.isfinite(rating_E)
-        if rated.sum() < MIN_RATED:
+        if rated.sum() < least:
             continue
         values, vectors = spectra.of(np.ones(len(gram_EE), dtype=bool))
         scores = vectors[:, -1 - paired]
@@ -118,9 +119,10 @@ def held_out_r(
     for fold in np.unique(fold_E[fold_E >= 0]):
         test = fold_E == fold
         gram = gram_EE[np.ix_(~test, ~test)]
-        weights_ATE = dual_weights(gram, rating_EA[~test], components)
+        weights_ATE = dual_weights(gram, rating_EA[~test], components, MIN_RATED // 2)
         across = gram_EE[np.ix_(~test, test)] - gram.mean(axis=1, keepdims=True)
         projection_ATE[:, :, test] = weights_ATE @ across
+    projection_ATE[np.isfinite(rating_EA).sum(axis=0) < MIN_RATED] = np.nan
     return np.array(
         [
             [correlate(projection_E, rating_EA[:, axis]).r for projection_E in projection_TE]

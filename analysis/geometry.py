@@ -85,8 +85,9 @@ class Alignment:
 
     Attributes:
         r: the correlation there, at least as large as that of either component.
-        angle: degrees between that direction and PC1, 0 to 90: near 0 the rating lies along PC1,
-            near 90 along PC2, so a swap of the two components is seen for what it is.
+        angle: degrees between that direction and PC1, 0 to 90, both scores scaled to the same
+            spread: near 0 the rating lies along PC1, near 90 along PC2, so a swap of the two
+            components is seen for what it is.
     """
 
     r: float
@@ -105,6 +106,7 @@ def plane_alignment(
     scores, y = score_EC[both, :2], rating_E[both]
     if len(y) < 4 or np.ptp(y) == 0 or (np.ptp(scores, axis=0) == 0).any():
         return Alignment(float("nan"), float("nan"))
-    weights = np.linalg.lstsq(scores - scores.mean(axis=0), y - y.mean(), rcond=None)[0]
+    scores = (scores - scores.mean(axis=0)) / scores.std(axis=0)  # PC1 is longer, not nearer
+    weights = np.linalg.lstsq(scores, y - y.mean(), rcond=None)[0]
     r = correlate(scores @ weights, y).r
     return Alignment(r, float(np.degrees(np.arctan2(*np.abs(weights[::-1])))))

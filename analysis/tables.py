@@ -83,10 +83,12 @@ def cka_table(cells: list[CellResults]) -> pd.DataFrame:
 def direction_cosine_table(cells: list[CellResults], axis: str) -> pd.DataFrame:
     """Return the cosine of an axis' directions for every pair of layers (layer <= layer_b).
 
-    `cosine_bounded` is the cosine over the geometric mean of both layers' reliabilities: 1 where
-    the directions differ by no more than two halves of the stories make one layer's differ. The
-    contrast is named as used: `both` where the manifest says `neutral-pca`; the estimator is `pc1`
-    or `pc2` where it is a component.
+    `cosine_bounded` is the cosine between one half of the stories at one layer and the other half
+    at the other, over the geometric mean of the same at each layer by itself: 1 where the layers
+    differ by no more than the stories make one layer differ (correction for attenuation, Spearman
+    1904). It is NaN where a layer's halves have nothing in common. The contrast is named as used:
+    `both` where the manifest says `neutral-pca`; the estimator is `pc1` or `pc2` where it is a
+    component.
     """
     chosen = [
         replace(cell, results=_bounded(cell.results.sel(axis=axis, drop=True))) for cell in cells
@@ -101,8 +103,8 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
     - held_out_r: r of ratings with projections on directions that never saw the emotion;
     - half_cosine, reliability: cosine between the directions of two halves of the stories, and what
       it makes of all stories (Spearman-Brown);
-    - next_cosine, next_cosine_bounded: with the next layer's direction, raw and over what the
-      reliabilities of both allow.
+    - next_cosine, next_cosine_bounded: with the next layer's direction, raw and freed of noise as
+      in `direction_cosine_table`.
     """
     keys = ["window", "contrast", "norms", "estimator"]
     tables = []
@@ -133,12 +135,13 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
 
 
 def _bounded(results: xr.Dataset) -> xr.Dataset:
-    """Add the cosines between layers, raw and over what their reliabilities allow."""
-    reliability = results["reliability"].where(results["reliability"] > 0)
-    other = reliability.rename(layer="layer_b")
-    cosine = results["direction_cosine"]
-    bounded = cosine / np.sqrt(reliability.drop_vars("depth") * other.drop_vars("depth"))
-    return results.assign(cosine=cosine, cosine_bounded=bounded)
+    """Add the cosines between layers, raw and freed of the noise of either."""
+    own = results["half_cosine"].where(results["half_cosine"] > 0).drop_vars("depth")
+    both = np.sqrt(own * own.rename(layer="layer_b"))
+    return results.assign(
+        cosine=results["direction_cosine"],
+        cosine_bounded=results["half_direction_cosine"] / both,
+    )
 
 
 def _as_used(table: pd.DataFrame, axis: str) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,30 +103,43 @@ def _read_cell(
         "corpus": str(stories),
         "residuals": str(residuals),
     }
-    futures = [
-        readers.submit(
-            tasks.read_shard,
-            {**job, "shard": shard},
-            resources=HALF_SLOT,
-            pure=False,
-            priority=-shard,
-        )
-        for shard in missing
-    ]
+    n_workers = len(readers.scheduler_info()["workers"])
     spent = {"tokens": 0, "seconds": 0.0}
-    try:
-        for future in as_completed(futures):
-            figures = future.result()
-            spent["tokens"] += figures["tokens"]
-            spent["seconds"] += figures["seconds"]
-            future.release()
-    finally:
-        readers.cancel(futures)
+    for figures in _read_shards(readers, job, missing, 2 * n_workers):
+        spent["tokens"] += figures["tokens"]
+        spent["seconds"] += figures["seconds"] / n_workers
     counts = run_task(
         client, tasks.cell_figures, str(residuals), study.manifest.extraction.max_tokens
     )
     rate = spent["tokens"] / spent["seconds"] if spent["seconds"] else None
     ledger.finish(stage, started, {**counts, "tokens_per_second": rate})
+
+
+def _read_shards(
+    readers: Client, job: dict[str, Any], shards: Sequence[int], at_once: int
+) -> Iterator[dict[str, Any]]:
+    """Read shards, some at once, and yield each one's figures as it is done.
+
+    The rest is not handed out beforehand, so that a worker that dies takes only its own along.
+    """
+
+    def submit(shard: int) -> Any:
+        return readers.submit(
+            tasks.read_shard, {**job, "shard": shard}, resources=HALF_SLOT, pure=False
+        )
+
+    waiting = iter(shards)
+    running = {submit(shard) for shard in islice(waiting, at_once)}
+    try:
+        done = as_completed(running)
+        for future in done:
+            yield future.result()
+            running.discard(future)
+            for shard in islice(waiting, 1):
+                done.add(following := submit(shard))
+                running.add(following)
+    finally:
+        readers.cancel(list(running))
 
 
 def analyse_cells(ledger: Ledger, client: Client) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MODEL_SLOT = {"model": 1}
 """Dask resource: a worker holds one model at a time."""
 
+PATIENCE = "5 minutes"
+
 HALF_SLOT = {"model": 0.5}
 """For tasks of which one may be read while another is written, with the same model."""
 
@@ -76,6 +78,9 @@ def reading_workers(
 
     settings = {
         "distributed.scheduler.work-stealing": False,  # a task moved late loads its model again
+        # Time for a worker that died to come back; with none left by then, a stage fails.
+        "distributed.deploy.lost-worker-timeout": PATIENCE,
+        "distributed.scheduler.no-workers-timeout": PATIENCE,
         # These would reach this process too, and its later children.
         "distributed.nanny.pre-spawn-environ": {
             "OMP_NUM_THREADS": None,
@@ -104,7 +109,10 @@ def reading_workers(
         Client(cluster) as readers,
     ):
         readers.subscribe_topic(tasks.TOPIC, _relay(listener))
-        yield readers
+        try:
+            yield readers
+        finally:  # their models are gone, and the GPUs free, before anything else begins
+            readers.run(tasks.prepare_stop, on_error="ignore")
 
 
 def _relay(listener: Listener) -> Callable[[tuple[Any, dict[str, Any]]], None]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
+
+RELEASE_SECONDS = 10.0
+"""How long a GPU that is not free is waited for."""
 
 
 def has_gpu() -> bool:
@@ -48,6 +52,22 @@ def free_gpus(share: float) -> list[str]:
     ]  # fmt: skip
 
 
+def _free_gpus_soon(share: float, wanted: int | None) -> list[str]:
+    """Return the free GPUs, giving a process that has just ended time to hand its memory back.
+
+    Args:
+        share: share of a GPU's memory that has to be free.
+        wanted: how many are enough; None for all that there are.
+    """
+    deadline = time.monotonic() + RELEASE_SECONDS
+    everything = free_gpus(0.0) if wanted is None else []
+    while True:
+        found = free_gpus(share)
+        if len(found) >= (wanted or len(everything)) or time.monotonic() > deadline:
+            return found
+        time.sleep(1.0)
+
+
 def replica_environments(
     replicas: int | None, gpus_each: int, share: float
 ) -> list[dict[str, str]]:
@@ -65,7 +85,7 @@ def replica_environments(
         ValueError: fewer GPUs are free than are asked for.
     """
     if has_gpu():
-        gpus = free_gpus(share)
+        gpus = _free_gpus_soon(share, replicas and replicas * gpus_each)
         wanted = replicas or max(1, len(gpus) // gpus_each)
         if wanted * gpus_each > len(gpus):
             raise ValueError(

@@ -21,7 +21,7 @@ from analysis import (
     rating_directions,
 )
 from analysis.activations import massive_activations
-from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.cell import SPLITS, Settings, analyse_layer, join_layers
 from analysis.contrasts import layer_vectors, story_halves
 from analysis.directions import ESTIMATORS
 from analysis.tables import (
@@ -203,7 +203,8 @@ def independent_geometry(
     arousal = stats.pearsonr(scores[:, 1], ratings[:, 1])
     rho = [stats.spearmanr(scores[:, i], ratings[:, i]) for i in (0, 1)]
     angles = np.radians(np.arange(0, 180, 0.05))
-    along = scores[:, :1] * np.cos(angles) + scores[:, 1:2] * np.sin(angles)
+    scaled = scores / scores.std(axis=0)
+    along = scaled[:, :1] * np.cos(angles) + scaled[:, 1:2] * np.sin(angles)
     turned = [abs(np.corrcoef(along.T, ratings[:, i])[-1, :-1]) for i in (0, 1)]
     best = [min(d, 180 - d) for d in (np.degrees(angles[t.argmax()]) for t in turned)]
     return {
@@ -296,14 +297,65 @@ def test_direction_tables_equal_directions_taken_one_by_one() -> None:
         assert row["next_cosine"] == pytest.approx(found[0] @ found[1], abs=1e-9)
         half = row["half_cosine"]
         assert row["reliability"] == pytest.approx(2 * half / (1 + half))
-        following = quality.loc[("all", "both", estimator, "arousal", 1)]["reliability"]
-        if min(row["reliability"], following) > 0:
-            bound = np.sqrt(row["reliability"] * following)
-            assert row["next_cosine_bounded"] == pytest.approx(row["next_cosine"] / bound)
-        else:
-            assert np.isnan(row["next_cosine_bounded"])
+        assert half == pytest.approx(half_cosine(cell, ratings, layer=0, estimator=at), abs=1e-6)
+    same = cosines[cosines.index.get_level_values("layer") == cosines.index.get_level_values(4)]
+    np.testing.assert_allclose(same["cosine_bounded"].dropna(), 1, atol=1e-6)
     last = quality.xs(2, level="layer")
     assert last["next_cosine"].isna().all()
+
+
+def half_cosine(cell: xr.Dataset, ratings: np.ndarray, layer: int, estimator: int) -> float:
+    """Cosine of the arousal directions of both halves of the stories, window `all`."""
+    labels = [str(e) for e in cell["emotion"].to_numpy()]
+    emotions = [f"e{i}" for i in range(E)]
+    residual = cell["residual_mean"].sel(window="all", layer=layer)
+    found = layer_vectors(residual, labels, emotions, story_halves(labels, SPLITS, 0))
+    basis, _ = neutral_basis(found.neutral_ND, 0.5)
+    cosines = []
+    for halves in found.halves_SHED:
+        first, second = (
+            rating_directions(contrast_vectors(u, basis, "both"), ratings, [0, 1])[1, estimator]
+            for u in halves
+        )
+        cosines.append(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+    return float(np.mean(cosines))
+
+
+def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> None:
+    rng = np.random.default_rng(12)
+    n_stories, wide = 8, 400
+    axes = np.linalg.qr(rng.normal(size=(wide, 2)))[0].T
+    ratings = rng.normal(size=(60, 2))
+    labels = [f"e{i}" for i in range(60) for _ in range(n_stories)]
+    turn = np.radians(40)
+    directions = (axes[0], axes[0], np.cos(turn) * axes[0] + np.sin(turn) * axes[1])
+    x = rng.normal(size=(len(labels), 1, 4, wide))
+    for layer, direction in enumerate(directions):
+        x[:, 0, layer] += 3 * np.repeat(ratings[:, :1] * direction, n_stories, axis=0)
+    x[:, 0, 3] = x[:, 0, 2]  # the very same layer again
+    cell = xr.Dataset(
+        {"residual_mean": (("text", "window", "layer", "d_model"), x)},
+        coords={"emotion": ("text", labels), "window": ["all"], "layer": [0, 1, 2, 3]},
+    )
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in range(4)}
+    found = join_layers(parts, [f"e{i}" for i in range(60)], 4, settings)
+    table = direction_table([CellResults("m", "c", found, "f" * 64)])
+    for estimator in ("pc1", "covariance", "ridge"):
+        rows = table[(table["estimator"] == estimator) & (table["axis"] == "valence")]
+        raw, bounded = (rows[name].to_numpy() for name in ("next_cosine", "next_cosine_bounded"))
+        assert bounded[:3] == pytest.approx([1, np.cos(turn), 1], abs=0.06)
+        assert raw[0] < bounded[0] - 0.03  # noise makes equal directions look turned
+        assert raw[2] == pytest.approx(1)
+
+
+def test_halves_that_share_no_emotion_say_nothing() -> None:
+    cell, ratings = cell_of(n_stories=1)
+    (part, _) = analyse_layer(
+        cell, "all", 0, Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    )
+    assert np.isfinite(part.direction_NXTD).all()
+    assert np.isnan(part.half_SHNXTD).all()
 
 
 def test_reliability_grows_with_the_signal_and_sees_none_where_there_is_none() -> None:
@@ -360,7 +412,8 @@ def test_a_swap_of_the_two_components_is_seen_for_what_it_is() -> None:
     swapped = plane_alignment(3 * scores, valence)
     assert swapped.r > 0.99
     assert swapped.angle > 80
-    between = plane_alignment(scores, scores[:, 0] - scores[:, 1])
+    unit = scores / scores.std(axis=0)
+    between = plane_alignment(scores * [10, 1], unit[:, 0] - unit[:, 1])
     assert between.r == pytest.approx(1)
     assert between.angle == pytest.approx(45)
     fit = np.column_stack([scores, np.ones(200)])

@@ -25,6 +25,7 @@ def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(device, "has_gpu", lambda: True)
+    monkeypatch.setattr(device, "RELEASE_SECONDS", 0.0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return monkeypatch
 
@@ -39,6 +40,22 @@ def test_each_free_gpu_gets_a_replica(four_gpus: pytest.MonkeyPatch) -> None:
     assert visible(device.replica_environments(None, 2, 0.9)) == [f"{a},{c}"]
     assert visible(device.replica_environments(2, 1, 0.9)) == [a, c]
     assert visible(device.replica_environments(None, 1, 0.1)) == [a, b, c, d]
+
+
+def test_a_gpu_that_becomes_free_in_time_is_taken(
+    four_gpus: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    four_gpus.setattr(device, "RELEASE_SECONDS", 60.0)
+    script = tmp_path / "nvidia-smi"
+    free = ANSWER.replace("70000", "7")
+    looked = tmp_path / "looked"  # the second look at the memory finds it free
+    script.write_text(
+        f"#!/bin/sh\nif [ -e {looked} ]; then cat <<'END'\n{free}END\n"
+        f"else cat <<'END'\n{ANSWER}END\nfi\n"
+    )
+    four_gpus.setattr(device.time, "sleep", lambda seconds: looked.touch())
+    assert len(device.replica_environments(4, 1, 0.9)) == 4
+    assert len(device.replica_environments(None, 1, 0.9)) == 4
 
 
 def test_only_visible_gpus_are_dealt_by_the_names_given(four_gpus: pytest.MonkeyPatch) -> None:

@@ -131,5 +131,8 @@ def test_too_few_rated_emotions_give_nothing() -> None:
     x, ratings, _ = planted(7, 0.5)
     y = np.full(E, np.nan)
     y[:9] = ratings[:9, 0]
+    enough = np.where(np.arange(E) < 11, ratings[:, 0], np.nan)
+    fold = folds(enough[:, None], 0)
+    assert np.isfinite(held_out_r(x @ x.T, enough[:, None], [0], fold)).all()
     assert np.isnan(rating_directions(x, y[:, None], [0])).all()
     assert np.isnan(held_out_r(x @ x.T, y[:, None], [0], folds(y[:, None], 0))).all()

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from store.shards import missing_shards
 from tests.test_run import EMOVEC, ROOT, assert_same_bytes, emovec, many_shards
 from tests.tiny import write_manifest
 
@@ -53,6 +55,8 @@ def test_a_dead_workers_shard_is_taken_over(
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert len(_models(mine)) >= 2
+        assert missing_shards(root / "study" / CELL)
         model = reading[0]
         worker = model.parent().parent()  # type: ignore[union-attr]
         target = worker if victim == "worker" else model
@@ -99,14 +103,21 @@ def test_ctrl_c_ends_every_process_without_a_word_from_the_workers(
 
 
 def _readers(mine: psutil.Process) -> list[psutil.Process]:
-    """Return the processes with a model that are computing."""
+    """Return the processes with a model that have computed for a while."""
+    found = []
+    for child in _models(mine):
+        with suppress(psutil.Error):
+            if child.memory_info().rss > 400e6 and child.cpu_times().user > 8:
+                found.append(child)
+    return found
+
+
+def _models(mine: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that hold a model, or are about to."""
     found = []
     for child in mine.children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             command = child.cmdline()
-            is_model = "engine.child_main" in command and "guard.py" not in " ".join(command)
-            if is_model and child.memory_info().rss > 400e6 and child.cpu_times().user > 8:
+            if "engine.child_main" in command and "guard.py" not in " ".join(command):
                 found.append(child)
-        except psutil.Error:
-            continue
     return found

@@ -93,7 +93,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one forward pass gives, layer by layer, until it counts."""
+    """What one forward pass gives, layer by layer, until it counts; NaN where a hook was silent."""
 
     layout: Layout
     sums_LRWD: Float[Tensor, "layer row window d_model"]
@@ -164,7 +164,7 @@ class Pool:
         n_rows, n_tokens = layout.inside_RT.shape
         return _Step(
             layout,
-            torch.empty((n_layers, n_rows, n_windows, d_model), device=self._device),
+            torch.full((n_layers, n_rows, n_windows, d_model), torch.nan, device=self._device),
             torch.empty((n_layers, n_rows, n_tokens), device=self._device),
             torch.empty((n_layers, d_model), device=self._device),
         )
