@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -52,7 +51,10 @@ def test_transformer_lens_reads(family: str, tmp_path: Path) -> None:
 def vllm_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in child_environment().items():
-            patch.setitem(os.environ, name, value)
+            patch.setenv(name, value)
+        for name in ("ENABLE_V1_MULTIPROCESSING", "USE_V2_MODEL_RUNNER"):
+            patch.setenv(f"VLLM_{name}", "0")  # as the reader sets them; not for later tests
+        patch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
         yield
 
 
