@@ -67,10 +67,11 @@ def grids_table(cells: list[CellResults]) -> pd.DataFrame:
     for a, b, chosen in _pairs(cells, lambda cell: cell.model):
         grams = _grams(a, b, chosen)
         n_embeddings = int((a.results["layer"] < 0).sum())
+        own = [_grids((g, g)) for g in grams]
         found: dict[str, Any] = {}
         for name in ("cka", "cka_debiased"):
-            own = [_grids((g, g))[name][n_embeddings:, n_embeddings:] for g in grams]
-            sides = [grid[np.triu_indices(len(grid), k=1)] for grid in own]
+            blocks = [grids[name][n_embeddings:, n_embeddings:] for grids in own]
+            sides = [grid[np.triu_indices(len(grid), k=1)] for grid in blocks]
             found[f"{name}_r"] = correlate(sides[0], sides[1]).r
             apart = np.abs(sides[0] - sides[1])
             there = np.isfinite(apart)
