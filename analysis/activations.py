@@ -50,4 +50,4 @@ def massive_activations(cell: xr.Dataset) -> xr.Dataset:
             "top_dimension_share": (("layer", "rank"), share_LK),
         },
         coords={"layer": cell["layer"], "rank": np.arange(1, top_LK.shape[1] + 1)},
-    ).drop_vars("depth", errors="ignore")
+    )

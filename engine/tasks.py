@@ -197,7 +197,7 @@ def join_cell(
     target: str,
 ) -> dict[str, Any]:
     """Join a cell's layers, add what its store says of its tokens, and write its data set."""
-    from analysis.activations import MOSTLY, massive_activations
+    from analysis.activations import massive_activations
     from analysis.cell import join_layers
     from store.residuals import open_residuals
     from store.results import write_analysis
@@ -215,14 +215,12 @@ def join_cell(
     )
     found = found.merge(activations)
     write_analysis(Path(target), found.assign_attrs(attributes))
-    massive = activations["layer"].to_numpy()[activations["peak_share"].to_numpy() > MOSTLY]
     missing = found["missing"].to_series()
     reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
     return {
         "layers": found.sizes["layer"],
         "windows": found.sizes["window"],
         "missing": {f"{window}, {c}": str(why) for (window, c), why in reasons.items()},
-        "one_token_layers": [int(layer) for layer in massive],
     }
 
 
