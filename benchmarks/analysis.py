@@ -20,7 +20,7 @@ import numpy as np
 
 from analysis.cell import Settings
 from analysis.similarity import cka_grid, gram
-from benchmarks.report import about, write
+from benchmarks.report import about, heading, write
 from engine.cells import analyse_store
 from engine.cluster import local_cluster
 from store.corpus import Text
@@ -57,8 +57,7 @@ def main() -> None:
         f"{options.width:,}, three windows, two contrasts, one set of norms"
     )
     facts = about(command, work, PROGRAMS)
-    lines = [f"# Analysis, {facts['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines = heading("analysis", facts)
     lines += [
         "",
         "| what | figure |",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.report import about, write
+from benchmarks.report import about, heading, write
 from engine.generation.demand import Demand
 from engine.generation.duplicates import near_duplicates
 from manifests import load_study
@@ -94,8 +94,7 @@ def main() -> None:
     facts = about(
         "python -m benchmarks.compaction", f"{N_STORIES:,} stories, {size / 1e6:,.0f} MB", PROGRAMS
     )
-    lines = [f"# Compaction, {facts['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines = heading("compaction", facts)
     lines += ["", "| step (and what it needs of the ones before) | s | peak resident memory, MB |"]
     lines += ["|---|---|---|"]
     lines += [f"| {k} | {f['seconds']:.0f} | {f['bytes'] / 1e6:,.0f} |" for k, f in found.items()]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.random_models import SHAPES, write_random_model
-from benchmarks.report import about, write
+from benchmarks.report import about, heading, write
 from engine.device import has_gpu
 from engine.models import cache_folder
 from manifests.builtin import BUILTIN_MODELS
@@ -212,8 +212,7 @@ def _report(
         f"{settings['name']}, all layers, three windows, {options.texts} texts, {tokens:,} tokens"
     )
     facts = about(command, work, PROGRAMS)
-    lines = [f"# Extraction, {facts['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines = heading("extraction", facts)
     for dtype, measured in found.items():
         lines += ["", f"## {dtype}", "", *_tables(dtype, measured)]
     if {"float32", "bfloat16"} <= set(found):

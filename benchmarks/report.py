@@ -33,6 +33,12 @@ def machine() -> str:
     return f"{_cpu_name()}, {cores} cores, {memory:.0f} GiB, {_gpus()}"
 
 
+def heading(name: str, facts: Mapping[str, str]) -> list[str]:
+    """Return the first lines of a report: the benchmark's name, the date, and the facts."""
+    title = [f"# {name.capitalize()}, {facts['date']}", ""]
+    return title + [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+
+
 def write_rates(
     folder: Path,
     name: str,
@@ -55,8 +61,7 @@ def write_rates(
         f"{way} / {other}": [a / b for a, b in zip(rates[way], rates[other], strict=True)]
         for other, way in against.items()
     }
-    lines = [f"# {name.capitalize()}, {facts['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines = heading(name, facts)
     lines += ["", "| way | tokens/s, median | min | max |", "|---|---|---|---|"]
     for way, values in rates.items():
         middle = statistics.median(values)

@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.extraction import MODEL
 from benchmarks.random_models import write_random_model
-from benchmarks.report import about, write
+from benchmarks.report import about, heading, write
 from engine.models import cache_folder
 from manifests.builtin import BUILTIN_MODELS
 from store.layout import Layout
@@ -53,8 +53,7 @@ def main() -> None:
     sizes = " ".join(map(str, options.texts))
     work = "random Llama, d_model 512, 4 blocks and the embedding output, three windows, float32"
     facts = about(f"python -m benchmarks.scaling --texts {sizes}", work, PROGRAMS)
-    lines = [f"# Scaling, {facts['date']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "date"]
+    lines = heading("scaling", facts)
     lines += [
         "",
         "| texts | tokens | reading, s | us a token | whole run, s | written, MB | peak, MB |",
