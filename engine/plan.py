@@ -378,7 +378,8 @@ def _look_describe(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 
 def _look_tables(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    return _look_files([layout.tables / f"{name}.csv" for name in TABLES])
+    tables = [layout.tables / f"{name}.csv" for name in TABLES]
+    return _look_files([*tables, layout.tables / "geometry.md"])
 
 
 def _look_figures(plan: Plan, stage: Stage, layout: Layout) -> Look:

@@ -181,7 +181,9 @@ def test_another_text_in_the_corpus_is_read_again(
     assert set(states(changed, tmp_path / "runs").values()) == {"stale"}
 
 
-@pytest.mark.parametrize("lost", ["residuals shard", "table", "figure", "analysis"])
+@pytest.mark.parametrize(
+    "lost", ["residuals shard", "table", "table to read", "figure", "analysis"]
+)
 def test_a_lost_output_is_made_again_and_is_the_same(
     finished: tuple[Path, Path, str], tmp_path: Path, lost: str
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_lost_output_is_made_again_and_is_the_same(
     target = {
         "residuals shard": layout.residuals("tiny@own") / "residual_mean/c/0/0/0/0",
         "table": layout.tables / "geometry.csv",
+        "table to read": layout.tables / "geometry.md",
         "figure": layout.figures / "cka.pdf",
         "analysis": layout.analysis("tiny@own") / "zarr.json",
     }[lost]
