@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.contrasts import contrast, contrast_vectors, neutral_basis
     from analysis.directions import rating_directions
-    from analysis.geometry import correlate, pca, plane_alignment
+    from analysis.geometry import correlate, pca, plane_alignment, principal_coordinates
     from analysis.similarity import cka_grid, cosine_grid, gram
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "neutral_basis",
     "pca",
     "plane_alignment",
+    "principal_coordinates",
     "rating_directions",
 ]
 
@@ -32,6 +33,7 @@ _HOME = {
     "neutral_basis": "contrasts",
     "pca": "geometry",
     "plane_alignment": "geometry",
+    "principal_coordinates": "geometry",
     "rating_directions": "directions",
 }
 

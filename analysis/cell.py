@@ -1,222 +1,23 @@
-"""The analysis of one cell: a pure function for each window and layer, and how they are joined.
-
-`analyse_layer` is the unit that runs in parallel; `join_layers` adds what compares layers and
-gives the cell's labelled results.
-"""
+"""How the results of a cell's windows and layers are joined and its layers compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
-from analysis.contrasts import (
-    ContrastKind,
-    LayerVectors,
-    contrast_vectors,
-    emotion_names,
-    layer_vectors,
-    story_halves,
-)
-from analysis.contrasts import neutral_basis as fit_neutral_basis
-from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
-from analysis.geometry import correlate, pca, plane_alignment
-from analysis.similarity import cka_grid, cosine_grid, gram
-
-AXES = ("valence", "arousal")
-"""Ratings in the order of the components they are paired with: PC1 valence, PC2 arousal."""
-
-GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "mean-centered"}
-"""Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
-anyway, so that `neutral-pca` and `both` give the same figures."""
-
-SPLITS = 2
-"""Random halves of the stories that the reliability of directions is taken over."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the results of a cell.
-
-    Attributes:
-        contrasts: contrasts from the manifest.
-        neutral_variance: share of variance of the neutral basis.
-        ratings: by norms' name, ratings [emotion, 2] (valence, arousal), NaN where unrated.
-        seed: of the folds over emotions and of the halves of the stories.
-    """
-
-    contrasts: tuple[str, ...]
-    neutral_variance: float
-    ratings: dict[str, Float64[ndarray, "emotion 2"]]
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ContrastResult:
-    """Results of one window, layer and contrast; NaN where they cannot be computed.
-
-    Attributes:
-        n_neutral_components: K of the neutral basis, 0 for a contrast without projection.
-        neutral_variance_explained: by those K.
-        scores_XE: coordinates of each emotion on PC1 and PC2.
-        variance_X: share of variance of PC1 and PC2.
-        r_NX: Pearson's r of each component with the rating it is paired with, by norms.
-        p_NX: its p.
-        rho_NX: Spearman's.
-        rho_p_NX: its p.
-        plane_r_NX: the largest r of each rating with a direction in the plane of PC1 and PC2.
-        plane_angle_NX: degrees between that direction and PC1.
-        n_N: emotions behind it.
-        gram_EE: Gram matrix of the centred contrast vectors.
-        direction_NXTD: direction by norms, axis and estimator.
-        held_out_r_NXT: r of projections on directions that never saw the emotion.
-        half_SHNXTD: unit directions of either half of the stories, for each random split.
-        missing: why there are no results, "" where there are.
-    """
-
-    n_neutral_components: float
-    neutral_variance_explained: float
-    scores_XE: Float64[ndarray, "component emotion"]
-    variance_X: Float64[ndarray, " component"]
-    r_NX: Float64[ndarray, "norms component"]
-    p_NX: Float64[ndarray, "norms component"]
-    rho_NX: Float64[ndarray, "norms component"]
-    rho_p_NX: Float64[ndarray, "norms component"]
-    plane_r_NX: Float64[ndarray, "norms axis"]
-    plane_angle_NX: Float64[ndarray, "norms axis"]
-    n_N: Float64[ndarray, " norms"]
-    gram_EE: Float64[ndarray, "emotion emotion"]
-    direction_NXTD: Float64[ndarray, "norms axis estimator d_model"]
-    held_out_r_NXT: Float64[ndarray, "norms axis estimator"]
-    half_SHNXTD: Float32[ndarray, "split half norms axis estimator d_model"]
-    missing: str = ""
-
-
-def analyse_layer(
-    cell: xr.Dataset, window: str, layer: int, settings: Settings
-) -> list[ContrastResult]:
-    """Analyse one window and layer of a cell.
-
-    Args:
-        cell: story vectors as `store.open_cell` gives them.
-        window: token window.
-        layer: layer number, -1 for the embedding output.
-        settings: contrasts and ratings; ratings in the order of the cell's emotions.
-
-    Returns:
-        One result for each contrast. Where too few texts have a token in the window for a basis
-        or a component, its numbers are NaN and `missing` says why.
-    """
-    emotions = emotion_names(cell)
-    labels = [str(e) for e in cell["emotion"].to_numpy()]
-    residual = cell["residual_mean"].sel(window=window, layer=layer)
-    halves_SN = story_halves(labels, SPLITS, settings.seed)
-    vectors = layer_vectors(residual, labels, emotions, halves_SN)
-    out = []
-    for name in settings.contrasts:
-        try:
-            out.append(_analyse_contrast(vectors, name, settings))
-        except ValueError as error:
-            n_emotions, d_model = vectors.u_ED.shape
-            out.append(_nothing(n_emotions, d_model, len(settings.ratings), str(error)))
-    return out
-
-
-def _analyse_contrast(vectors: LayerVectors, name: str, settings: Settings) -> ContrastResult:
-    basis_KD, explained = None, float("nan")
-    if GEOMETRY[name] != "mean-centered":
-        basis_KD, explained = fit_neutral_basis(vectors.neutral_ND, settings.neutral_variance)
-    x_ED = contrast_vectors(vectors.u_ED, basis_KD, GEOMETRY[name])
-    components = pca(x_ED)
-    scores_EX = components.scores_EC
-    by_norms = list(settings.ratings.values())
-    pairs = [[(scores_EX[:, i], y_EX[:, i]) for i in range(len(AXES))] for y_EX in by_norms]
-    r = [[correlate(*pair) for pair in row] for row in pairs]
-    rho = [[correlate(*pair, ranks=True) for pair in row] for row in pairs]
-    plane = [[plane_alignment(scores_EX, y_E) for y_E in y_EX.T] for y_EX in by_norms]
-    ratings_EA = np.concatenate(by_norms, axis=1)
-    paired = list(range(len(AXES))) * len(by_norms)
-    shape = (len(by_norms), len(AXES), len(ESTIMATORS))
-    gram_EE = gram(x_ED)
-    there = np.isfinite(gram_EE).any(axis=1)
-    held_out_AT = held_out_r(
-        gram_EE[np.ix_(there, there)],
-        ratings_EA[there],
-        paired,
-        folds(ratings_EA[there], settings.seed),
-    )
-    return ContrastResult(
-        n_neutral_components=0 if basis_KD is None else len(basis_KD),
-        neutral_variance_explained=explained,
-        scores_XE=scores_EX.T,
-        variance_X=components.variance_C,
-        r_NX=np.array([[c.r for c in row] for row in r]),
-        p_NX=np.array([[c.p for c in row] for row in r]),
-        rho_NX=np.array([[c.r for c in row] for row in rho]),
-        rho_p_NX=np.array([[c.p for c in row] for row in rho]),
-        plane_r_NX=np.array([[a.r for a in row] for row in plane]),
-        plane_angle_NX=np.array([[a.angle for a in row] for row in plane]),
-        n_N=np.array([float(row[0].n) for row in r]),
-        gram_EE=gram_EE,
-        direction_NXTD=rating_directions(x_ED, ratings_EA, paired).reshape(*shape, -1),
-        held_out_r_NXT=held_out_AT.reshape(shape),
-        half_SHNXTD=_half_directions(vectors, basis_KD, GEOMETRY[name], ratings_EA, paired).reshape(
-            SPLITS, 2, *shape, -1
-        ),
-    )
-
-
-def _half_directions(
-    vectors: LayerVectors,
-    basis_KD: Float64[ndarray, "component d_model"] | None,
-    kind: ContrastKind,
-    ratings_EA: Float64[ndarray, "emotion rating"],
-    paired: Sequence[int],
-) -> Float32[ndarray, "split half rating estimator d_model"]:
-    """Return unit directions over either half of the stories, of emotions that both halves have."""
-    found = []
-    for halves_HED in vectors.halves_SHED:
-        both = np.isfinite(halves_HED[..., 0]).all(axis=0)
-        for u_ED in halves_HED:
-            if both.sum() < MIN_RATED:
-                shape = (ratings_EA.shape[1], len(ESTIMATORS), u_ED.shape[1])
-                found.append(np.full(shape, np.nan))
-                continue
-            x_ED = contrast_vectors(u_ED[both], basis_KD, kind)
-            directions = rating_directions(x_ED, ratings_EA[both], paired)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found.append(directions / np.linalg.norm(directions, axis=-1, keepdims=True))
-    return np.array(found, dtype=np.float32).reshape(len(vectors.halves_SHED), 2, *found[0].shape)
-
-
-def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastResult:
-    nan, n_axes, n_estimators = float("nan"), len(AXES), len(ESTIMATORS)
-    by_component: dict[str, Any] = {
-        field: np.full((n_norms, n_axes), nan)
-        for field in ("r_NX", "p_NX", "rho_NX", "rho_p_NX", "plane_r_NX", "plane_angle_NX")
-    }
-    return ContrastResult(
-        n_neutral_components=nan,
-        neutral_variance_explained=nan,
-        scores_XE=np.full((n_axes, n_emotions), nan),
-        variance_X=np.full(n_axes, nan),
-        n_N=np.zeros(n_norms),
-        gram_EE=np.full((n_emotions, n_emotions), nan),
-        direction_NXTD=np.full((n_norms, n_axes, n_estimators, d_model), nan),
-        held_out_r_NXT=np.full((n_norms, n_axes, n_estimators), nan),
-        half_SHNXTD=np.full((SPLITS, 2, n_norms, n_axes, n_estimators, d_model), np.float32(nan)),
-        missing=why,
-        **by_component,
-    )
+from analysis.directions import ESTIMATORS
+from analysis.layer import AXES, N_DROPPED, SPACES, LayerResult, Settings
+from analysis.similarity import cka_grid, cosine_grid
+from analysis.variance import SHARES
 
 
 def join_layers(
-    results: dict[tuple[str, int], list[ContrastResult]],
+    results: dict[tuple[str, int], LayerResult],
     emotions: Sequence[str],
     n_layers: int,
     settings: Settings,
@@ -241,6 +42,10 @@ def join_layers(
           stories at one layer and the other half at the other, mean over splits;
         - held_out_r, half_cosine (the two halves at one layer), and reliability: the cosine to
           expect between the directions of two corpora of the same size (Spearman-Brown);
+        - silhouette (emotions rated positive against negative) in all dimensions and on the plane;
+        - the shares of `analysis.variance.VarianceShares`, of the story vectors;
+        - dropped_dimension, dropped_norm, dropped_share and without_r, without_variance,
+          without_cka: the largest dimensions, what they carry, and what is found without them;
         - missing (why numbers are NaN).
     """
     windows = list(dict.fromkeys(window for window, _ in results))
@@ -249,8 +54,16 @@ def join_layers(
     def stack(field: str) -> ndarray:
         """Return [window, layer, contrast, ...]."""
         return np.array(
-            [[[getattr(c, field) for c in results[w, i]] for i in layers] for w in windows]
+            [
+                [[getattr(c, field) for c in results[w, i].contrasts] for i in layers]
+                for w in windows
+            ]
         )
+
+    def by_layer(field: str) -> ndarray:
+        """Return [window, layer, ...]."""
+        path = attrgetter(field)
+        return np.array([[path(results[w, i]) for i in layers] for w in windows])
 
     gram_CWLEE = np.moveaxis(stack("gram_EE"), 2, 0)
     direction_CNXTWLD = np.moveaxis(stack("direction_NXTD"), (2, 3, 4, 5), (0, 1, 2, 3))
@@ -300,6 +113,20 @@ def join_layers(
             "held_out_r": (by_estimator, stack("held_out_r_NXT")),
             "half_cosine": (by_estimator, half_cosine),
             "reliability": (by_estimator, 2 * half_cosine / (1 + half_cosine)),
+            "silhouette": ((*wlc, "norms", "space"), stack("silhouette_NS")),
+            "dropped_dimension": (
+                ("window", "layer", "rank"),
+                by_layer("dropped_K").astype(np.int32),
+            ),
+            "dropped_norm": (("window", "layer"), by_layer("dropped_norm")),
+            "dropped_share": (wlc, stack("dropped_share")),
+            "without_r": (by_component, stack("without_r_NX")),
+            "without_variance": ((*wlc, "component"), stack("without_variance_X")),
+            "without_cka": (wlc, stack("without_cka")),
+            **{
+                f"variance_{name}": (("window", "layer"), by_layer(f"variance.{name}"))
+                for name in SHARES
+            },
         },
         coords={
             "window": windows,
@@ -312,6 +139,8 @@ def join_layers(
             "axis": list(AXES),
             "estimator": list(ESTIMATORS),
             "emotion": list(emotions),
+            "space": list(SPACES),
+            "rank": np.arange(1, N_DROPPED + 1),
         },
     )
 

@@ -7,7 +7,7 @@ out; an emotion without any story left stays NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +17,14 @@ from jaxtyping import Bool, Float64
 from numpy import ndarray
 from scipy.sparse import csr_array
 
+from analysis.geometry import centred
+
 ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
 
 Vectors = Float64[ndarray, "emotion d_model"]
 Basis = Float64[ndarray, "component d_model"]
+OnBlock = Callable[[slice, Float64[ndarray, "text d_model"], Bool[ndarray, " text"]], None]
+"""Takes the rows of a block, its vectors, and which of them are there."""
 
 
 def neutral_basis(
@@ -64,7 +68,7 @@ def contrast_vectors(u_ED: Vectors, basis_KD: Basis | None, kind: ContrastKind) 
     """
     out_ED = u_ED
     if kind in ("mean-centered", "both"):
-        out_ED = out_ED - np.nanmean(out_ED, axis=0)
+        out_ED = centred(out_ED)
     if kind in ("neutral-pca", "both"):
         if basis_KD is None:
             raise ValueError(f"contrast {kind!r} needs a neutral basis")
@@ -92,6 +96,7 @@ def layer_vectors(
     emotion: Sequence[str],
     emotions: Sequence[str],
     first_half_SN: Bool[ndarray, "split text"] | None = None,
+    on_block: OnBlock | None = None,
 ) -> LayerVectors:
     """Reduce one window and layer over its stories, read block by block.
 
@@ -100,6 +105,7 @@ def layer_vectors(
         emotion: emotion of each text, "" for a neutral text.
         emotions: emotions in the wanted order.
         first_half_SN: for each split, which texts are in its first half; none when None.
+        on_block: given each block as it is read, for whatever else is to be reduced.
     """
     row_of = {name: row for row, name in enumerate(emotions)}
     rows_N = np.array([row_of.get(name, -1) for name in emotion])
@@ -114,6 +120,8 @@ def layer_vectors(
     for span in _blocks(residual):
         x_ND = residual.isel(text=span).to_numpy().astype(np.float64)
         there_N = np.asarray(np.isfinite(x_ND).all(axis=1))
+        if on_block is not None:
+            on_block(span, x_ND, there_N)
         here_N = rows_N[span]
         group, text = np.nonzero(groups_GN[:, span] & (there_N & (here_N >= 0)))
         of_group = (np.ones(len(text)), (group * n_emotions + here_N[text], text))

@@ -25,8 +25,8 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from analysis.cell import GEOMETRY
 from analysis.labels import RING, Curve, decimal, label_peaks, label_points
+from analysis.layer import GEOMETRY
 from analysis.tables import CellResults, peaks
 
 STYLE = Path(__file__).with_name("emovec.mplstyle")

@@ -34,6 +34,12 @@ class Correlation:
     n: int
 
 
+def centred(x_ED: Float64[ndarray, "row d_model"]) -> Float64[ndarray, "row d_model"]:
+    """Return rows with the mean over those that are not NaN taken off."""
+    there = np.isfinite(x_ED).all(axis=1)
+    return x_ED - x_ED[there].mean(axis=0) if there.any() else x_ED
+
+
 def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA:
     """Return the leading principal components by full SVD of the centred matrix, in float64.
 
@@ -44,7 +50,7 @@ def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA
         ValueError: fewer than three emotions left, or emotions that do not vary.
     """
     there = np.isfinite(x_ED).all(axis=1)
-    x = x_ED[there] - x_ED[there].mean(axis=0)
+    x = centred(x_ED[there])
     if len(x) < 3:
         raise ValueError(f"PCA needs at least 3 emotions with a vector, {len(x)} have one")
     u_EC, s_C, v_CD = np.linalg.svd(x, full_matrices=False)
@@ -61,6 +67,34 @@ def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA
     components_CD = np.full((n_components, x.shape[1]), np.nan)
     components_CD[:k] = v_CD[:k] * signs[:, None]
     return PCA(scores_EC, variance_C, components_CD)
+
+
+def principal_coordinates(
+    gram_EE: Float64[ndarray, "emotion emotion"], n_components: int = 2
+) -> tuple[Float64[ndarray, "emotion component"], Float64[ndarray, " component"]]:
+    """Return scores on the leading components and their shares of variance, from a Gram matrix.
+
+    The same as `pca` of the vectors behind it, to the square root of the arithmetic's precision for
+    components without variance. Emotions whose row is NaN are left out and get NaN.
+
+    Raises:
+        ValueError: fewer than three emotions left, or emotions that do not vary.
+    """
+    there = np.isfinite(np.diag(gram_EE))
+    if there.sum() < 3:
+        raise ValueError(f"PCA needs at least 3 emotions with a vector, {there.sum()} have one")
+    gram = gram_EE[np.ix_(there, there)]
+    rows = gram.mean(axis=0, keepdims=True)
+    values, vectors = np.linalg.eigh(gram - rows - rows.T + gram.mean())
+    values, vectors = np.clip(values[::-1], 0, None), vectors[:, ::-1]
+    if values[0] == 0:
+        raise ValueError("the emotions' vectors are all the same")
+    k = min(n_components, len(values))
+    scores_EC = np.full((len(gram_EE), n_components), np.nan)
+    scores_EC[there, :k] = vectors[:, :k] * np.sqrt(values[:k])
+    variance_C = np.full(n_components, np.nan)
+    variance_C[:k] = values[:k] / values.sum()
+    return scores_EC, variance_C
 
 
 def correlate(

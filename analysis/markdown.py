@@ -9,14 +9,16 @@ import pandas as pd
 from analysis.tables import peaks
 
 AXES = ("valence", "arousal")
+HEADS = ("PC1 %", "valence", "PC2 %", "arousal")
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
 def geometry_markdown(geometry: pd.DataFrame) -> str:
-    """Return a table of |r| by layer for each model, norms, contrast and axis.
+    """Return a table by layer for each cell, contrast and norms, as the paper prints them.
 
-    Columns are the corpora and windows. Each column's peak over the blocks is bold, by the rules of
-    `analysis.tables.peaks`; `*` p < .05, `**` p < .01, `***` p < .001, each of a single layer.
+    For each window the shares of variance of PC1 and PC2 and their |r| with the rating they are
+    paired with. A column's peak over the blocks is bold, by the rules of `analysis.tables.peaks`;
+    `*` p < .05, `**` p < .01, `***` p < .001, each of a single layer.
 
     Args:
         geometry: as `analysis.tables.geometry_table` returns it.
@@ -24,46 +26,84 @@ def geometry_markdown(geometry: pd.DataFrame) -> str:
     parts = [
         "# PC1 with valence, PC2 with arousal",
         "",
-        "|r| by layer; \\* p < .05, \\*\\* p < .01, \\*\\*\\* p < .001, each of a single layer, "
-        "not corrected for the search over layers. The largest of the blocks is bold. `embed` is "
-        "the embedding output.",
+        "Share of variance of either component in per cent, and its |r| with the rating; "
+        "\\* p < .05, \\*\\* p < .01, \\*\\*\\* p < .001, each of a single layer, not corrected "
+        "for the search over layers. The largest of the blocks is bold. `embed` is the embedding "
+        "output.",
     ]
-    for (model, norms, contrast), rows in geometry.groupby(
-        ["model", "norms", "contrast"], sort=False
+    for (model, corpus, contrast, norms), rows in geometry.groupby(
+        ["model", "corpus", "contrast", "norms"], sort=False
     ):
-        for axis in AXES:
-            title = f"## {model}: {axis}, contrast {contrast}, norms {norms}"
-            parts += ["", title, "", *_table(rows, axis)]
+        n = _span(rows["n_emotions"])
+        title = f"## {model} reads {corpus}: contrast {contrast}, norms {norms} (n = {n})"
+        parts += ["", title, "", *_table(rows)]
     return "\n".join(parts) + "\n"
 
 
-def _table(rows: pd.DataFrame, axis: str) -> list[str]:
-    columns = list(dict.fromkeys(zip(rows["corpus"], rows["window"], strict=True)))
+def clusters_markdown(clusters: pd.DataFrame) -> str:
+    """Return the members of each k-means cluster of each cell where it peaks itself.
+
+    Args:
+        clusters: as `analysis.peak_layers.cluster_table` returns it.
+    """
+    parts = [
+        "# Clusters of emotions",
+        "",
+        "k-means of the contrast vectors in all their dimensions, at the layer where PC1 follows "
+        "valence best; of 2 to 15 clusters the number with the largest mean silhouette.",
+    ]
+    keys = ["model", "corpus", "window", "contrast", "norms", "layer"]
+    for (model, corpus, window, contrast, norms, layer), rows in clusters.groupby(keys, sort=False):
+        if corpus not in str(rows["peak_of"].iloc[0]).split():
+            continue
+        parts += [
+            "",
+            f"## {model} reads {corpus}: window {window}, contrast {contrast}, layer {layer} "
+            f"(peak by {norms})",
+            "",
+            f"Mean silhouette {_decimal(float(rows['silhouette'].iloc[0]))}.",
+            "",
+            _line(["cluster", "n", "emotions"]),
+            _line(["---:", "---:", "---"]),
+        ]
+        for cluster, members in rows.groupby("cluster"):
+            names = ", ".join(members["emotion"])
+            parts.append(_line([str(cluster), str(len(members)), names]))
+    return "\n".join(parts) + "\n"
+
+
+def _table(rows: pd.DataFrame) -> list[str]:
+    windows = list(dict.fromkeys(rows["window"]))
     best = {
-        (row["corpus"], row["window"]): row["layer"]
+        (axis, str(row["window"])): row["layer"]
+        for axis in AXES
         for row in peaks(rows.assign(valence_r=rows[f"{axis}_r"])).to_dict("records")
     }
-    keys = zip(rows["layer"], rows["corpus"], rows["window"], strict=True)
-    at = dict(zip(keys, rows.to_dict("records"), strict=True))
-    counted = [
-        f"{corpus}, {window} (n = {rows[_is(rows, corpus, window)]['n_emotions'].max()})"
-        for corpus, window in columns
-    ]
-    lines = [_line(["layer", *counted]), _line(["---:"] * (1 + len(columns)))]
+    head = [f"{window}: {name}" for window in windows for name in HEADS]
+    lines = [_line(["layer", *head]), _line(["---:"] * (1 + len(head)))]
+    records = rows.to_dict("records")
+    at = {(int(row["layer"]), str(row["window"])): row for row in records}
     for layer in sorted(set(rows["layer"])):
         cells = []
-        for column in columns:
-            if (row := at.get((layer, *column))) is None:
-                cells.append("")
-                continue
-            text = _r(float(row[f"{axis}_r"]), float(row[f"{axis}_p"]))
-            cells.append(f"**{text}**" if best.get(column) == layer else text)
+        for window in windows:
+            row = at[layer, window]
+            for component, axis in enumerate(AXES, start=1):
+                share = float(row[f"pc{component}_variance"])
+                cells.append("nan" if share != share else f"{100 * share:.0f}")
+                text = _r(float(row[f"{axis}_r"]), float(row[f"{axis}_p"]))
+                cells.append(f"**{text}**" if best.get((axis, window)) == layer else text)
         lines.append(_line(["embed" if layer == -1 else str(layer), *cells]))
     return lines
 
 
-def _is(rows: pd.DataFrame, corpus: str, window: str) -> pd.Series[bool]:
-    return (rows["corpus"] == corpus) & (rows["window"] == window)
+def _span(numbers: pd.Series[int]) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _decimal(value: float) -> str:
+    """Return a number to two places without its leading zero."""
+    return f"{value:.2f}".replace("0.", ".", 1)
 
 
 def _r(r: float, p: float) -> str:
@@ -71,7 +111,7 @@ def _r(r: float, p: float) -> str:
     if r != r:
         return "nan"
     marks = next((mark for limit, mark in MARKS if p < limit), "")
-    return f"{r:.2f}".removeprefix("0") + marks.replace("*", "\\*")
+    return _decimal(r) + marks.replace("*", "\\*")
 
 
 def _line(cells: Sequence[str]) -> str:

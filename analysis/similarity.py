@@ -6,10 +6,12 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from analysis.geometry import centred
+
 
 def gram(x_ED: Float64[ndarray, "emotion d_model"]) -> Float64[ndarray, "emotion emotion"]:
     """Return the Gram matrix of centred vectors; rows of NaN stay NaN and leave the mean alone."""
-    x = x_ED - np.nanmean(x_ED, axis=0)
+    x = centred(x_ED)
     return x @ x.T
 
 

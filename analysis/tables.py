@@ -8,10 +8,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.cell import AXES
+from analysis.layer import AXES
+from analysis.similarity import cka_grid
+from analysis.variance import SHARES
 
 FINGERPRINT_DIGITS = 16
 """Hexadecimal digits of the analysis' fingerprint in each row of a table."""
+
+
+WITHOUT_FIRST = {"all": "no-first"}
+"""Windows that differ by the first token only."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
 
     A component's sign is arbitrary, so valence_r and arousal_r are |r|: each component is flipped
     to point the rating's way; rho is Spearman's, likewise. plane_r is the best r of a rating within
-    the plane of PC1 and PC2, plane_angle where it lies: 0 degrees is PC1, 90 is PC2. Depth is
+    the plane of PC1 and PC2, plane_angle where it lies: 0 degrees is PC1, 90 is PC2. silhouette
+    tells positive from negative emotions apart, in all dimensions and on the plane. Depth is
     layer / number of layers; layer -1 is the embedding output.
     """
     frames = []
@@ -55,6 +62,8 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
                     for axis in AXES
                     for name in ("plane_r", "plane_angle")
                 },
+                "silhouette": results["silhouette"].sel(space="all", drop=True),
+                "silhouette_plane": results["silhouette"].sel(space="plane", drop=True),
                 "n_corpus_emotions": results["score"]
                 .isel(component=0, drop=True)
                 .notnull()
@@ -69,7 +78,7 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
         *("pc1_variance", "pc2_variance", "valence_r", "valence_p", "arousal_r", "arousal_p"),
         *("valence_rho", "valence_rho_p", "arousal_rho", "arousal_rho_p"),
         *("valence_plane_r", "valence_plane_angle", "arousal_plane_r", "arousal_plane_angle"),
-        "fingerprint",
+        *("silhouette", "silhouette_plane", "fingerprint"),
     ]
     keys = ["window", "contrast", "norms"]
     return _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
@@ -172,6 +181,91 @@ def activation_table(cells: list[CellResults]) -> pd.DataFrame:
     dimensions = [name for name in table.columns if name.startswith("dimension_")]
     columns = ["model", "corpus", "layer", "depth", *by_layer, *dimensions, "fingerprint"]
     return _ordered(table[columns], cells, [])
+
+
+def variance_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return where the variance of story vectors is: one row for each cell, window and layer.
+
+    The columns are those of `analysis.variance.VarianceShares`.
+    """
+    frames = []
+    for cell in cells:
+        shares = cell.results[[f"variance_{name}" for name in SHARES]]
+        frame = shares.to_dataframe().reset_index()
+        frame = frame.rename(columns={f"variance_{name}": name for name in SHARES})
+        frames.append(_labelled(frame, cell))
+    columns = ["model", "corpus", "window", "layer", "depth", *SHARES, "fingerprint"]
+    return _ordered(pd.concat(frames, ignore_index=True)[columns], cells, ["window"])
+
+
+def left_out_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return what the largest dimensions and the first token carry, and what is left without them.
+
+    One row for each cell, window, contrast, norms and layer. The dimensions are those with the
+    largest mean square over the emotion means; `dimensions_norm` is their share of it,
+    `dimensions_variance` their share of the contrast vectors' variance, and `_without_dimensions`
+    marks what is found when they are left out of the story vectors, the neutral basis included.
+    `_without_first` is what the window that begins at the second token gives, for a window that has
+    such a counterpart; `first_token_peak` is how often the first token is the longest, `peak_share`
+    the longest token's share of a text's norms.
+    """
+    frames = []
+    for cell in cells:
+        results = cell.results
+        rank = results["dropped_dimension"]
+        figures = {
+            **{f"dimension_{i}": rank.sel(rank=i, drop=True) for i in rank["rank"].to_numpy()},
+            "dimensions_norm": results["dropped_norm"],
+            "dimensions_variance": results["dropped_share"],
+            "cka_without_dimensions": results["without_cka"],
+            "pc1_variance": results["explained_variance"].sel(component=1, drop=True),
+            "pc1_variance_without_dimensions": results["without_variance"].sel(
+                component=1, drop=True
+            ),
+            "cka_without_first": _cka_without_first(results),
+        }
+        for component, axis in enumerate(AXES, start=1):
+            r = abs(results["r"].sel(component=component, drop=True))
+            without = abs(results["without_r"].sel(component=component, drop=True))
+            figures[f"{axis}_r"] = r
+            figures[f"{axis}_r_without_dimensions"] = without
+            figures[f"{axis}_r_without_first"] = _without_first(r)
+        tokens = ["first_token_peak", "peak_share"]
+        flat = xr.Dataset(figures).merge(results[[t for t in tokens if t in results]])
+        frames.append(_labelled(flat.to_dataframe().reset_index(), cell))
+    table = pd.concat(frames, ignore_index=True)
+    keys = ["window", "contrast", "norms"]
+    lead = ["model", "corpus", *keys, "layer", "depth"]
+    shown = [name for name in [*figures, *tokens] if name in table]
+    return _ordered(table[[*lead, *shown, "fingerprint"]], cells, keys)
+
+
+def _without_first(values: xr.DataArray) -> xr.DataArray:
+    """Return each window's values as its counterpart without the first token has them, or NaN."""
+    windows = [str(w) for w in values["window"].to_numpy()]
+    out = xr.full_like(values, np.nan)
+    for window, counterpart in WITHOUT_FIRST.items():
+        if window in windows and counterpart in windows:
+            out.loc[{"window": window}] = values.sel(window=counterpart, drop=True)
+    return out
+
+
+def _cka_without_first(results: xr.Dataset) -> xr.DataArray:
+    """Return linear CKA between each window's contrast vectors and its counterpart's."""
+    out = xr.full_like(results["without_cka"], np.nan)
+    windows = [str(w) for w in results["window"].to_numpy()]
+    for window, counterpart in WITHOUT_FIRST.items():
+        if window not in windows or counterpart not in windows:
+            continue
+        for contrast in results["contrast"].to_numpy():
+            for layer in results["layer"].to_numpy():
+                at = {"contrast": contrast, "layer": layer}
+                pair = [
+                    results["gram"].sel(window=w, **at).to_numpy() for w in (window, counterpart)
+                ]
+                found = cka_grid(pair[0][None], pair[1][None])[0, 0]
+                out.loc[{"window": window, **at}] = found
+    return out
 
 
 def peaks(geometry: pd.DataFrame) -> pd.DataFrame:

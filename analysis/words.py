@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ _SPEECH = re.compile(
     re.MULTILINE,
 )
 _stemmer = snowballstemmer.stemmer("english")
+_stemming = threading.Lock()  # it keeps the word that it works on; corpora are described at once
 
 
 def words_of(text: str) -> list[str]:
@@ -38,7 +40,8 @@ def stem(word: str) -> str:
         word = word[:-3] + "y"
     if word.endswith(("icked", "icking")):  # panicked, of panic
         word = word.replace("icked", "iced").replace("icking", "icing")
-    return str(_stemmer.stemWord(word))
+    with _stemming:
+        return str(_stemmer.stemWord(word))
 
 
 def inflects(word: str, target: str) -> bool:

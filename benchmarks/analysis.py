@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.cell import Settings
+from analysis.layer import Settings
 from analysis.similarity import cka_grid, gram
 from benchmarks.report import about, heading, write
 from engine.cells import analyse_store

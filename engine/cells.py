@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import as_completed
 
-from analysis.cell import Settings
 from analysis.contrasts import emotion_names
+from analysis.layer import Settings
 from engine import tasks
 from engine.cluster import HALF_SLOT, reading_workers, run_task
 from engine.device import replica_environments
@@ -241,9 +241,12 @@ def compare_cells(ledger: Ledger, client: Client, kind: str) -> None:
             )
             for cell in ledger.plan.study.cells
         ]
-        work = tasks.write_tables if kind == "tables" else tasks.draw_figures
-        folder = ledger.layout.tables if kind == "tables" else ledger.layout.figures
         ledger.begin(stage)
         ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
         with ledger.failing([stage.id]):
-            ledger.finish(stage, started, run_task(client, work, cells, str(folder)))
+            if kind == "tables":
+                seed = ledger.plan.study.manifest.analysis.seed
+                found = run_task(client, tasks.write_tables, cells, str(ledger.layout.tables), seed)
+            else:
+                found = run_task(client, tasks.draw_figures, cells, str(ledger.layout.figures))
+            ledger.finish(stage, started, found)

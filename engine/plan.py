@@ -28,9 +28,9 @@ VERSIONS = {
     "import": 2,
     "describe": 1,
     "extract": 2,
-    "analyze": 2,
-    "tables": 2,
-    "figures": 2,
+    "analyze": 3,
+    "tables": 3,
+    "figures": 3,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -47,7 +47,10 @@ CORPUS_TABLES = ("corpora", "corpus_emotions")
 TABLES = (
     *("geometry", "cka", "valence_directions", "arousal_directions", "directions"),
     *("activations", "cka_corpora", "cka_models", "cka_grids"),
+    *("variance", "left_out", "clusters", "exclusions"),
 )
+PAGES = ("geometry", "clusters")
+"""Tables for reading, in Markdown."""
 FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
 
 
@@ -379,7 +382,7 @@ def _look_describe(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 def _look_tables(plan: Plan, stage: Stage, layout: Layout) -> Look:
     tables = [layout.tables / f"{name}.csv" for name in TABLES]
-    return _look_files([*tables, layout.tables / "geometry.md"])
+    return _look_files([*tables, *(layout.tables / f"{name}.md" for name in PAGES)])
 
 
 def _look_figures(plan: Plan, stage: Stage, layout: Layout) -> Look:

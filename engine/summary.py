@@ -143,29 +143,19 @@ def _print_peaks(console: Console, rows: pd.DataFrame, contrast: str, norms: str
 def _print_one_token_layers(console: Console, activations: pd.DataFrame) -> None:
     """Warn of layers in which a mean over all tokens is mostly one token's."""
     from analysis.activations import MOSTLY
+    from analysis.exclusions import ranges
 
     massive = activations[activations["peak_share"] > MOSTLY]
     for (model, corpus), rows in massive.groupby(["model", "corpus"], sort=False):
         layers = [int(layer) for layer in rows["layer"]]
         first = rows["first_token_peak"].median()
         console.print(
-            f"\n{model}@{corpus}: in layers {_ranges(layers)} one token carries most of a text's "
+            f"\n{model}@{corpus}: in layers {ranges(layers)} one token carries most of a text's "
             f"norm (the first token in {first:.0%} of texts, median), so a mean over all tokens "
             "says little of the text there; see activations.csv",
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return numbers in ascending order as `3, 5-9`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
 def _r(r: Any, p: Any) -> str:

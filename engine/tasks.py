@@ -179,7 +179,7 @@ def cell_figures(residuals: str, max_tokens: int) -> dict[str, Any]:
 
 def analyse_layer(residuals: str, window: str, layer: int, settings: Any) -> Any:
     """Analyse one window and layer of a cell from its store."""
-    from analysis.cell import analyse_layer as analyse
+    from analysis.layer import analyse_layer as analyse
     from store.residuals import open_residuals
 
     _one_thread_each()
@@ -213,7 +213,8 @@ def join_cell(
             shard_tokens=("shard", [read[s.start : s.stop].sum() for s in spans]),
         )
     )
-    found = found.merge(activations)
+    empty = (store["token_count"] == 0).sum("text").drop_vars("window")
+    found = found.merge(activations).assign(texts_without_token=empty)
     write_analysis(Path(target), found.assign_attrs(attributes))
     missing = found["missing"].to_series()
     reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
@@ -224,15 +225,18 @@ def join_cell(
     }
 
 
-def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:
+def write_tables(cells: list[tuple[str, str, str, str]], folder: str, seed: int) -> dict[str, Any]:
     """Write every table over all cells: (model, corpus, analysis folder, fingerprint) each."""
     from analysis import across, tables
-    from analysis.markdown import geometry_markdown
+    from analysis.exclusions import exclusions_table
+    from analysis.markdown import clusters_markdown, geometry_markdown
+    from analysis.peak_layers import cluster_table
     from store.atomic import write_text
     from store.results import write_tables as write
 
     found = _results(cells)
     geometry = tables.geometry_table(found)
+    clusters = cluster_table(found, geometry, seed)
     files = write(
         Path(folder),
         {
@@ -245,10 +249,16 @@ def write_tables(cells: list[tuple[str, str, str, str]], folder: str) -> dict[st
             "cka_corpora": across.corpora_table(found),
             "cka_models": across.models_table(found),
             "cka_grids": across.grids_table(found),
+            "variance": tables.variance_table(found),
+            "left_out": tables.left_out_table(found),
+            "clusters": clusters,
+            "exclusions": exclusions_table(found),
         },
     )
-    write_text(Path(folder) / "geometry.md", geometry_markdown(geometry))
-    return {"files": len(files) + 1}
+    pages = {"geometry": geometry_markdown(geometry), "clusters": clusters_markdown(clusters)}
+    for name, page in pages.items():
+        write_text(Path(folder) / f"{name}.md", page)
+    return {"files": len(files) + len(pages)}
 
 
 def draw_figures(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis.across import corpora_table, grids_table, models_table
-from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.cell import join_layers
+from analysis.layer import Settings, analyse_layer
 from analysis.similarity import cka_grid, gram
 from analysis.tables import CellResults
 from tests.test_analysis import E, cell_of

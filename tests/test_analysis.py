@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -21,9 +23,10 @@ from analysis import (
     rating_directions,
 )
 from analysis.activations import massive_activations
-from analysis.cell import SPLITS, Settings, analyse_layer, join_layers
+from analysis.cell import join_layers
 from analysis.contrasts import layer_vectors, story_halves
 from analysis.directions import ESTIMATORS
+from analysis.layer import SPLITS, Settings, analyse_layer
 from analysis.tables import (
     CellResults,
     activation_table,
@@ -46,6 +49,17 @@ def planted(noise: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x + noise * RNG.normal(size=(E, D)), ratings, axes.T
 
 
+def text_ids(labels: list[str]) -> list[str]:
+    """Ids of texts, each emotion's stories on topics 0, 1 and 2 in turn, "" for a neutral text."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for label in labels:
+        at = seen[label]
+        ids.append(f"{label}/{at % 3:03d}/{at // 3}" if label else f"neutral-{at:03d}")
+        seen[label] += 1
+    return ids
+
+
 def cell_of(n_stories: int = 3, seed: int = 3) -> tuple[xr.Dataset, np.ndarray]:
     """A made cell: E emotions, two windows, four layers, a story without tokens, six neutrals."""
     rng = np.random.default_rng(seed)
@@ -59,6 +73,7 @@ def cell_of(n_stories: int = 3, seed: int = 3) -> tuple[xr.Dataset, np.ndarray]:
     cell = xr.Dataset(
         {"residual_mean": (("text", "window", "layer", "d_model"), values)},
         coords={
+            "text_id": ("text", text_ids(labels)),
             "emotion": ("text", labels),
             "window": ["all", "no-first"],
             "layer": [-1, 0, 1, 2],
@@ -254,7 +269,7 @@ def test_results_do_not_depend_on_the_order_of_texts() -> None:
     settings.ratings["made"] = ratings[[int(e[1:]) for e in order]]
     part = analyse_layer(shuffled, "all", 1, settings)
     want = abs(a["r"].sel(window="all", layer=1).to_numpy())
-    got = [abs(contrast.r_NX) for contrast in part]
+    got = [abs(contrast.r_NX) for contrast in part.contrasts]
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
@@ -335,7 +350,12 @@ def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> No
     x[:, 0, 3] = x[:, 0, 2]  # the very same layer again
     cell = xr.Dataset(
         {"residual_mean": (("text", "window", "layer", "d_model"), x)},
-        coords={"emotion": ("text", labels), "window": ["all"], "layer": [0, 1, 2, 3]},
+        coords={
+            "text_id": ("text", text_ids(labels)),
+            "emotion": ("text", labels),
+            "window": ["all"],
+            "layer": [0, 1, 2, 3],
+        },
     )
     settings = Settings(("mean-centered",), 0.5, {"made": ratings})
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in range(4)}
@@ -351,9 +371,8 @@ def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> No
 
 def test_halves_that_share_no_emotion_say_nothing() -> None:
     cell, ratings = cell_of(n_stories=1)
-    (part, _) = analyse_layer(
-        cell, "all", 0, Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
-    )
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    part, _ = analyse_layer(cell, "all", 0, settings).contrasts
     assert np.isfinite(part.direction_NXTD).all()
     assert np.isnan(part.half_SHNXTD).all()
 
@@ -369,7 +388,12 @@ def test_reliability_grows_with_the_signal_and_sees_none_where_there_is_none() -
         noise[:, 0, layer] += strength * signal
     cell = xr.Dataset(
         {"residual_mean": (("text", "window", "layer", "d_model"), noise)},
-        coords={"emotion": ("text", labels), "window": ["all"], "layer": [0, 1, 2]},
+        coords={
+            "text_id": ("text", text_ids(labels)),
+            "emotion": ("text", labels),
+            "window": ["all"],
+            "layer": [0, 1, 2],
+        },
     )
     settings = Settings(("mean-centered",), 0.5, {"made": ratings})
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in (0, 1, 2)}
@@ -428,7 +452,7 @@ def test_without_neutral_texts_numbers_are_missing_and_say_why() -> None:
     cell, ratings = cell_of()
     settings = Settings(("neutral-pca",), 0.5, {"made": ratings})
     without = cell.isel(text=cell["emotion"].to_numpy() != "")
-    (part,) = analyse_layer(without, "all", 0, settings)
+    (part,) = analyse_layer(without, "all", 0, settings).contrasts
     assert "a neutral basis needs at least 2" in part.missing
     assert np.isnan(part.r_NX).all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,6 +16,7 @@ from analysis.corpus import (
     summary_row,
     tally_corpus,
 )
+from analysis.words import stem
 from manifests.document import Document
 from manifests.norms import Norms, read_norms
 from store.corpus import Text
@@ -117,3 +120,12 @@ def test_the_moving_ratio_equals_the_slow_one() -> None:
     slow = np.mean([len(set(words[i : i + 100])) / 100 for i in range(151)])
     assert moving_type_token_ratio(words) == pytest.approx(slow)
     assert moving_type_token_ratio(words[:99]) is None
+
+
+def test_stems_do_not_depend_on_what_other_threads_stem() -> None:
+    endings = ("ing", "edly", "ness", "ies", "ization")
+    words = [f"{word}{ending}" for word in WORDS for ending in endings] * 4
+    alone = [stem.__wrapped__(word) for word in words]
+    with ThreadPoolExecutor(8) as threads:
+        together = [list(threads.map(stem.__wrapped__, words)) for _ in range(5)]
+    assert all(found == alone for found in together)

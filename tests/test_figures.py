@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from analysis.cell import Settings, analyse_layer, join_layers
+from analysis.cell import join_layers
 from analysis.figures import (
     STYLE,
     cka_grids,
@@ -27,7 +27,9 @@ from analysis.figures import (
     valence_direction_cosines,
 )
 from analysis.labels import place_labels
+from analysis.layer import Settings, analyse_layer
 from analysis.tables import CellResults, geometry_table, peaks
+from tests.test_analysis import text_ids
 
 WINDOWS = ("all", "no-first")
 N_LAYERS, D_MODEL, N_EMOTIONS = 6, 24, 14
@@ -49,7 +51,12 @@ def make_cell(model: str, corpus: str, seed: int, n_emotions: int = N_EMOTIONS) 
         data[: len(valence), :, at, 0] += valence[:, None] * max(0, 4 - abs(layer - 4))
     cell = xr.Dataset(
         {"residual_mean": (("text", "window", "layer", "d_model"), data)},
-        coords={"emotion": ("text", labels), "window": list(WINDOWS), "layer": layers},
+        coords={
+            "text_id": ("text", text_ids(labels)),
+            "emotion": ("text", labels),
+            "window": list(WINDOWS),
+            "layer": layers,
+        },
     )
     settings = Settings((CONTRAST, "mean-centered"), 0.5, {NORMS: rating_EX})
     layer_results = {

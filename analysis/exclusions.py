@@ -1,0 +1,101 @@
+"""What was left out of a run's numbers, each time with its names, how many they are, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.directions import MIN_RATED
+from analysis.tables import CellResults
+
+MAX_NAMES = 200
+"""Names given of each exclusion; the rest is counted."""
+
+COLUMNS = ("model", "corpus", "other", "window", "contrast", "norms", "layers", "what", "n")
+
+
+def exclusions_table(cells: list[CellResults]) -> pd.DataFrame:
+    """Return one row for each thing left out; no row where nothing was.
+
+    `what` is `emotions` or `texts` left out, `n` of them, with their `names`, or `results` that are
+    missing in some `layers`; `other` is the corpus or model that a cell is compared with. An empty
+    field means all.
+    """
+    rows = [row for cell in cells for row in _of_cell(cell)]
+    rows += [row for a, b in combinations(cells, 2) for row in _of_pair(a, b)]
+    empty = dict.fromkeys((*COLUMNS, "names", "why"), "")
+    return pd.DataFrame([empty | row for row in rows], columns=list(empty))
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return numbers in ascending order as `3, 5-9`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
+    results, named = cell.results, {"model": cell.model, "corpus": cell.corpus}
+    emotions = [str(e) for e in results["emotion"].to_numpy()]
+    for norms in (str(n) for n in results["norms"].to_numpy()):
+        rated_E = np.isfinite(results["rating"].sel(norms=norms).to_numpy()).all(axis=1)
+        if not rated_E.all():
+            unrated = [e for e, rated in zip(emotions, rated_E, strict=True) if not rated]
+            why = "not rated: in the principal components, in no correlation or fitted direction"
+            yield {**named, "norms": norms, **_named("emotions", unrated), "why": why}
+        if rated_E.sum() < MIN_RATED:
+            why = f"directions need {MIN_RATED} rated emotions, {rated_E.sum()} are rated"
+            yield {**named, "norms": norms, "what": "results", "why": why}
+    if "texts_without_token" in results:
+        for window, n in results["texts_without_token"].to_series().items():
+            if n:
+                why = "no token in the window"
+                yield {**named, "window": window, "what": "texts", "n": int(n), "why": why}
+    yield from _missing(cell, named)
+    for window in (str(w) for w in results["window"].to_numpy()):
+        score = results["score"].sel(window=window).isel(component=0)
+        there = score.notnull().transpose("layer", "contrast", "emotion").to_numpy()
+        some = there.any(axis=2)
+        gone = [emotions[at] for at in np.flatnonzero(~there[some].all(axis=0))]
+        if some.any() and gone:
+            why = "no story with a token in the window and a number in every dimension"
+            yield {**named, "window": window, **_named("emotions", gone), "why": why}
+
+
+def _missing(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield what has no results, layers with the same reason together."""
+    series = cell.results["missing"].to_series()
+    missing = series[series != ""].rename("why").reset_index()
+    for (window, contrast, why), rows in missing.groupby(["window", "contrast", "why"], sort=False):
+        layers = ranges(sorted(int(layer) for layer in rows["layer"]))
+        where = {"window": window, "contrast": contrast, "layers": layers}
+        yield {**named, **where, "what": "results", "why": why}
+
+
+def _of_pair(a: CellResults, b: CellResults) -> Iterator[dict[str, Any]]:
+    """Yield the emotions that one of two cells lacks, where the two are compared."""
+    if (a.model == b.model) == (a.corpus == b.corpus):
+        return
+    for here, there in ((a, b), (b, a)):
+        other = there.corpus if a.model == b.model else there.model
+        known = {str(e) for e in there.results["emotion"].to_numpy()}
+        alone = [str(e) for e in here.results["emotion"].to_numpy() if str(e) not in known]
+        if alone:
+            named = {"model": here.model, "corpus": here.corpus, "other": other}
+            why = f"not in {there.model}@{there.corpus}, left out of comparisons with it"
+            yield {**named, **_named("emotions", alone), "why": why}
+
+
+def _named(what: str, names: Sequence[str]) -> dict[str, Any]:
+    shown = "; ".join(names[:MAX_NAMES])
+    if len(names) > MAX_NAMES:
+        shown += f"; and {len(names) - MAX_NAMES} more"
+    return {"what": what, "n": len(names), "names": shown}

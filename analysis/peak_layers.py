@@ -1,0 +1,102 @@
+"""What is looked at where PC1 follows valence best: which layers those are, and their clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.clusters import kmeans_clusters
+from analysis.tables import FINGERPRINT_DIGITS, CellResults, peaks
+
+NUMBERS = tuple(range(2, 16))
+"""Numbers of clusters that are tried."""
+
+
+def shown_layers(
+    geometry: pd.DataFrame, model: str, window: str, contrast: str, norms: str
+) -> dict[int, list[str]]:
+    """Return the layers at which a model's corpora peak, and which do there.
+
+    Every corpus is shown at every such layer, so that corpora can be seen at one layer too. One
+    without a peak (no r at any block) adds none.
+
+    Args:
+        geometry: as `analysis.tables.geometry_table` returns it.
+        model: a model in it.
+        window: a window in it.
+        contrast: a contrast in it.
+        norms: norms in it.
+    """
+    best = peaks(geometry)
+    chosen = best[
+        (best["model"] == model)
+        & (best["window"] == window)
+        & (best["contrast"] == contrast)
+        & (best["norms"] == norms)
+    ]
+    found: dict[int, list[str]] = {}
+    for corpus, layer in zip(chosen["corpus"], chosen["layer"], strict=True):
+        found.setdefault(int(layer), []).append(str(corpus))
+    return dict(sorted(found.items()))
+
+
+def cluster_table(
+    cells: list[CellResults], geometry: pd.DataFrame, seed: int, numbers: Sequence[int] = NUMBERS
+) -> pd.DataFrame:
+    """Return k-means clusters of emotions at each layer at which a corpus of the model peaks.
+
+    One row for each cell, window, contrast, norms (they decide the layer), layer and emotion:
+    `peak_of` names the corpora that peak there, `n_clusters` is the number with the largest
+    `silhouette`, cluster 1 is the largest. Emotions without a vector have no row.
+    """
+    rows: list[dict[str, object]] = []
+    for cell in cells:
+        known: dict[tuple[str, str, int], list[dict[str, object]]] = {}
+        for norms in (str(n) for n in cell.results["norms"].to_numpy()):
+            for window in (str(w) for w in cell.results["window"].to_numpy()):
+                for contrast in (str(c) for c in cell.results["contrast"].to_numpy()):
+                    layers = shown_layers(geometry, cell.model, window, contrast, norms)
+                    for layer, corpora in layers.items():
+                        key = (window, contrast, layer)
+                        if key not in known:
+                            known[key] = _clustered(cell, *key, seed, numbers)
+                        named = {
+                            "model": cell.model,
+                            "corpus": cell.corpus,
+                            "window": window,
+                            "contrast": contrast,
+                            "norms": norms,
+                            "layer": layer,
+                            "peak_of": " ".join(corpora),
+                        }
+                        end = {"fingerprint": cell.fingerprint[:FINGERPRINT_DIGITS]}
+                        rows += [{**named, **row, **end} for row in known[key]]
+    columns = ["model", "corpus", "window", "contrast", "norms", "layer", "peak_of"]
+    columns += ["n_clusters", "silhouette", "cluster", "emotion", "fingerprint"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _clustered(
+    cell: CellResults, window: str, contrast: str, layer: int, seed: int, numbers: Sequence[int]
+) -> list[dict[str, object]]:
+    """Return rows of number, silhouette, cluster and emotion, cluster by cluster."""
+    results = cell.results.sel(window=window, contrast=contrast, layer=layer)
+    gram_EE = results["gram"].to_numpy()
+    try:
+        found = kmeans_clusters(gram_EE, numbers, seed)
+    except ValueError:  # too few emotions have a vector to be put into groups
+        return []
+    labelled = zip(found.label_E, results["emotion"].to_numpy(), strict=True)
+    members = sorted((int(label) + 1, at, str(name)) for at, (label, name) in enumerate(labelled))
+    n_clusters = int(found.label_E.max()) + 1
+    return [
+        {
+            "n_clusters": n_clusters,
+            "silhouette": found.silhouette,
+            "cluster": label,
+            "emotion": name,
+        }
+        for label, _, name in members
+        if label > 0
+    ]
