@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ParamSpec, cast
 
@@ -27,7 +28,8 @@ from numpy.typing import ArrayLike
 
 from analysis.labels import RING, Curve, decimal, label_peaks, label_points
 from analysis.layer import GEOMETRY
-from analysis.tables import CellResults, peaks
+from analysis.peak_layers import shown_layers
+from analysis.tables import CellResults
 
 STYLE = Path(__file__).with_name("emovec.mplstyle")
 SIGNIFICANT = 0.05
@@ -168,9 +170,11 @@ def valence_direction_cosines(
 def pca_maps(
     cells: list[CellResults], geometry: pd.DataFrame, contrast: str, norms: str, window: str
 ) -> Figure:
-    """Draw the emotions on PC1 and PC2 of the layer where PC1 follows valence best.
+    """Draw the emotions on PC1 and PC2 at each layer where a corpus of their model peaks.
 
-    A panel for each cell. Components point the way of their rating (r > 0). Up to
+    A peak is where PC1 follows valence best. A row for each cell, with its own peak and those of
+    its model's other corpora, so that corpora are seen at one layer too; where every model has one
+    such layer, two cells share a row. Components point the way of their rating (r > 0). Up to
     MAX_ALL_LABELLED emotions all are named, of more those whose name finds a free place, from the
     outside in.
 
@@ -181,42 +185,76 @@ def pca_maps(
         norms: norms of cells and table.
         window: window of cells and table.
     """
-    n_columns = 1 if len(cells) == 1 else 2
-    n_rows = -(-len(cells) // n_columns)
+    layers_of = {m: shown_layers(geometry, m, window, contrast, norms) for m in _models(cells)}
+    most = max(len(layers) for layers in layers_of.values())
+    panels: list[tuple[CellResults, int | None] | None] = []
+    for cell in cells:
+        own: list[tuple[CellResults, int | None] | None] = [
+            (cell, layer) for layer in layers_of[cell.model]
+        ] or [(cell, None)]
+        panels += own + [None] * (most - len(own))
+    n_columns = most if most > 1 else min(2, len(panels))
+    n_rows = -(-len(panels) // n_columns)
     figure = Figure(figsize=(0.9 + 5.6 * n_columns, 0.5 + 4.9 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     ratings = [c.results["rating"].sel(norms=norms, axis="valence").to_numpy() for c in cells]
     rated = np.concatenate(ratings)
     rated = rated[np.isfinite(rated)]
     scale = colors.Normalize(*((rated.min(), rated.max()) if len(rated) else (None, None)))
-    best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])["layer"]
     found = []
-    for ax, cell, rating_E in zip(axes.flat, cells, ratings, strict=False):
-        layer = best.get((cell.model, cell.corpus, window, contrast, norms))
+    for ax, panel in zip_longest(axes.flat, panels):
+        if panel is None:
+            ax.set_axis_off()
+            continue
+        cell, layer = panel
         if layer is None:
             ax.set_title(f"{_name(cell)}\nno layer has an r with valence")
             ax.set_axis_off()
             continue
-        point = cell.results.sel(window=window, contrast=contrast, layer=int(layer))
-        r = point["r"].sel(norms=norms).to_numpy()
-        score_EX = (point["score"].to_numpy() * np.where(r < 0, -1.0, 1.0)[:, None]).T
-        _emotion_map(ax, score_EX, rating_E, scale)
+        own_peak = cell.corpus in layers_of[cell.model][layer]
+        point = cell.results.sel(window=window, contrast=contrast, layer=layer)
+        score_EX = _draw_map(ax, cell, point, norms, scale, own_peak)
         found.append((ax, [str(e) for e in point["emotion"].to_numpy()], score_EX))
-        n, (v, a) = int(point["n_rated"].sel(norms=norms)), (decimal(x) for x in abs(r))
-        ax.set_title(f"{_name(cell)}\nlayer {layer}; r (n = {n}): valence {v}, arousal {a}")
-        for axis, share in zip((ax.xaxis, ax.yaxis), point["explained_variance"], strict=True):
-            name = f"PC{int(share['component'])}"
-            axis.set_label_text(f"{name} ({100 * float(share):.0f} % of variance)")
-    for ax in axes.flat[len(cells) :]:
-        ax.set_axis_off()
     if found:
         _colour_bar(figure, axes, SIGNED, scale, f"valence rating ({norms})")
         figure.legend(handles=_map_legend(), ncols=3, loc="outside lower left")
-    what = "Emotions at the layer where PC1 follows valence best"
+    what = "Emotions at the layers where PC1 follows valence best"
     _settle(figure, f"{what}; window {window}, contrast {contrast}")
     for ax, emotions, score_EX in found:
         label_points(ax, emotions, score_EX, keep_all=len(emotions) <= MAX_ALL_LABELLED)
     return figure
+
+
+def _models(cells: list[CellResults]) -> list[str]:
+    return list(dict.fromkeys(cell.model for cell in cells))
+
+
+def _draw_map(
+    ax: Axes,
+    cell: CellResults,
+    point: xr.Dataset,
+    norms: str,
+    scale: colors.Normalize,
+    own_peak: bool,
+) -> Float64[ndarray, "emotion 2"]:
+    """Draw one cell's emotions at one layer and return where they are."""
+    r = point["r"].sel(norms=norms).to_numpy()
+    score_EX = (point["score"].to_numpy() * np.where(r < 0, -1.0, 1.0)[:, None]).T
+    rating_E = cell.results["rating"].sel(norms=norms, axis="valence").to_numpy()
+    _emotion_map(ax, score_EX, rating_E, scale)
+    n, (v, a) = int(point["n_rated"].sel(norms=norms)), (decimal(x) for x in abs(r))
+    apart = [
+        decimal(float(point["silhouette"].sel(norms=norms, space=s))) for s in ("plane", "all")
+    ]
+    layer = f"layer {int(point['layer'])}{', its peak' if own_peak else ''}"
+    ax.set_title(
+        f"{_name(cell)}: {layer}\nr (n = {n}): valence {v}, arousal {a}; silhouette of positive "
+        f"against negative: {apart[0]} here, {apart[1]} in all dimensions"
+    )
+    for axis, share in zip((ax.xaxis, ax.yaxis), point["explained_variance"], strict=True):
+        name = f"PC{int(share['component'])}"
+        axis.set_label_text(f"{name} ({100 * float(share):.0f} % of variance)")
+    return score_EX
 
 
 def draw_all(cells: list[CellResults], geometry: pd.DataFrame) -> dict[str, Figure]:

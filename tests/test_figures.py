@@ -26,7 +26,7 @@ from analysis.figures import (
     trajectories,
     valence_direction_cosines,
 )
-from analysis.labels import place_labels
+from analysis.labels import decimal, place_labels
 from analysis.layer import Settings, analyse_layer
 from analysis.tables import CellResults, geometry_table, peaks
 from tests.test_analysis import text_ids
@@ -256,13 +256,24 @@ def test_direction_maps_and_stability_equal_the_cosines(cells):
     ]
 
 
-def test_maps_show_every_emotion_at_the_peak_layer_with_components_flipped(cells, geometry):
+def test_maps_show_every_corpus_at_every_peak_of_its_model_with_components_flipped(cells, geometry):
+    geometry = geometry.copy()
+    geometry.loc[(geometry["corpus"] == "tales") & (geometry["layer"] == 2), "valence_r"] = 1.0
     figure = pca_maps(cells, geometry, CONTRAST, NORMS, "all")
-    best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])
-    for cell in cells:
-        ax = panel(figure, f"{cell.model}@{cell.corpus}")
-        layer = best.loc[(cell.model, cell.corpus, "all", CONTRAST, NORMS), "layer"]
-        assert f"layer {layer};" in ax.get_title(loc="left")
+    best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])["layer"]
+    peak_of = {(c.model, c.corpus): best[c.model, c.corpus, "all", CONTRAST, NORMS] for c in cells}
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    wanted = {
+        (cell.model, cell.corpus, layer)
+        for cell in cells
+        for (model, _), layer in peak_of.items()
+        if model == cell.model
+    }
+    assert len(titles) == len(wanted) > len(cells)
+    for model, corpus, layer in wanted:
+        cell = next(c for c in cells if (c.model, c.corpus) == (model, corpus))
+        own = ", its peak" if layer == peak_of[model, corpus] else ""
+        ax = panel(figure, f"{model}@{corpus}: layer {layer}{own}\n")
         assert sorted(notes(ax)) == sorted(f"emotion-{i}" for i in range(N_EMOTIONS))
         point = cell.results.sel(window="all", contrast=CONTRAST, layer=layer)
         rating_E = point["rating"].sel(norms=NORMS, axis="valence").to_numpy()
@@ -272,6 +283,8 @@ def test_maps_show_every_emotion_at_the_peak_layer_with_components_flipped(cells
         rated = np.isfinite(rating_E)
         r = np.corrcoef(xy_EX[rated, 0], rating_E[rated])[0, 1]
         assert r == pytest.approx(abs(float(point["r"].sel(norms=NORMS, component=1))))
+        apart = float(point["silhouette"].sel(norms=NORMS, space="plane"))
+        assert f"negative: {decimal(apart)} here" in ax.get_title(loc="left")
         variance = 100 * float(point["explained_variance"].sel(component=1))
         assert ax.get_xlabel() == f"PC1 ({variance:.0f} % of variance)"
         up, down, unrated = ax.collections
