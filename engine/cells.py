@@ -192,7 +192,7 @@ def analyse_store(
     """Analyse every window and layer of a store in parallel and write the cell's results.
 
     Args:
-        client: of the workers.
+        client: of the workers, which see the two folders under the same paths.
         residuals: a complete store.
         target: the `analysis.zarr` to write.
         settings: contrasts and ratings.
@@ -208,24 +208,25 @@ def analyse_store(
     on_layer(0, len(keys))
     shared = client.scatter(settings, direct=False)
     futures = [
-        client.submit(tasks.analyse_layer, str(residuals), *key, shared, pure=False) for key in keys
+        client.submit(tasks.analyse_layer, str(residuals.resolve()), *key, shared, pure=False)
+        for key in keys
     ]
     for done, future in enumerate(as_completed(futures), start=1):
         future.result()
         on_layer(done, len(keys))
-    figures = run_task(
-        client,
+    joined = client.submit(
         tasks.join_cell,
-        str(residuals),
+        str(residuals.resolve()),
         keys,
         futures,
         emotion_names(cell),
         int(cell.attrs["n_layers"]),
         shared,
         attributes,
-        str(target),
+        str(target.resolve()),
+        pure=False,
     )
-    return dict(figures)
+    return dict(joined.result())
 
 
 def compare_cells(ledger: Ledger, client: Client, kind: str) -> None:

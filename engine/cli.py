@@ -31,15 +31,24 @@ app = typer.Typer(
 
 ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (YAML).")]
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds runs.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Analyse on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786; "
+        "they see the run's folder under the same path.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 RUNS = Path("runs")
 INTERRUPTED = 130
 
 
 @app.command()
-def run(manifest: ManifestFile, root: Root = RUNS) -> None:
+def run(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
     """Do everything a manifest asks for that is not done yet."""
-    _execute("run", manifest, root)
+    _execute("run", manifest, root, scheduler)
 
 
 @app.command()
@@ -55,15 +64,15 @@ def extract(manifest: ManifestFile, root: Root = RUNS) -> None:
 
 
 @app.command()
-def analyze(manifest: ManifestFile, root: Root = RUNS) -> None:
+def analyze(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
     """Everything up to the tables."""
-    _execute("analyze", manifest, root)
+    _execute("analyze", manifest, root, scheduler)
 
 
 @app.command()
-def report(manifest: ManifestFile, root: Root = RUNS) -> None:
+def report(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
     """Everything up to the figures."""
-    _execute("report", manifest, root)
+    _execute("report", manifest, root, scheduler)
 
 
 @app.command()
@@ -127,7 +136,7 @@ def models() -> None:
         typer.echo(f"{name:<16} {model.description} ({model.licence})")
 
 
-def _execute(command: str, manifest: Path, root: Path) -> None:
+def _execute(command: str, manifest: Path, root: Path, scheduler: str | None = None) -> None:
     """Run a command's phases, print its closing words and exit with its code."""
     study = _load(manifest)
     from engine.plan import Plan
@@ -138,7 +147,7 @@ def _execute(command: str, manifest: Path, root: Path) -> None:
 
     console = _console()
     with progress_lines(console) as listener:
-        outcome = run_study(study, root, command, listener)
+        outcome = run_study(study, root, command, listener, scheduler)
     if outcome.failed:
         console.print(f"{len(outcome.failed)} stages failed; what is done is kept", style="bold")
         raise typer.Exit(1)

@@ -11,10 +11,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.device import cpu_count
 from engine.events import EVENT_TYPES, Event, Listener, StageProgress, StageStarted
+from manifests.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,6 +25,7 @@ MODEL_SLOT = {"model": 1}
 """Dask resource: a worker holds one model at a time."""
 
 PATIENCE = "5 minutes"
+CONNECTING = "10 s"
 
 HALF_SLOT = {"model": 0.5}
 """For tasks of which one may be read while another is written, with the same model."""
@@ -52,6 +55,35 @@ def local_cluster(listener: Listener) -> Iterator[Client]:
             yield client
         finally:
             tasks.prepare_stop()
+
+
+@contextmanager
+def analysis_workers(client: Client, scheduler: str | None) -> Iterator[Client]:
+    """Give a client whose workers analyse: those of a scheduler somewhere, or this process.
+
+    Args:
+        client: of the worker in this process.
+        scheduler: address of a Dask scheduler whose workers have this program installed and see
+            the run's folder under the same path; None for this process.
+
+    Raises:
+        InputError: no scheduler answers there, or it has no workers.
+    """
+    if scheduler is None:
+        yield client
+        return
+    from distributed import Client
+
+    try:
+        analysts = Client(scheduler, timeout=CONNECTING, set_as_default=False)
+    except (OSError, ValueError) as error:
+        what = f"no Dask scheduler answers at {scheduler}: {str(error).splitlines()[0]}"
+        raise InputError(Problem(Path("--scheduler"), None, "", what)) from None
+    with analysts:
+        if not analysts.scheduler_info(n_workers=-1)["workers"]:
+            what = f"the Dask scheduler at {scheduler} has no workers"
+            raise InputError(Problem(Path("--scheduler"), None, "", what))
+        yield analysts
 
 
 @contextmanager

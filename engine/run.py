@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from manifests.resolve import Study
 
 
-def run_study(study: Study, root: Path, command: str, listener: Listener) -> Outcome:
+def run_study(
+    study: Study, root: Path, command: str, listener: Listener, scheduler: str | None = None
+) -> Outcome:
     """Bring every stage that `command` stands for up to date.
 
+    Args:
+        study: a manifest with what it names.
+        root: folder that holds runs.
+        command: a key of `engine.plan.PHASES`.
+        listener: told what happens.
+        scheduler: address of a Dask scheduler whose workers analyse; this machine does when None.
+
     Raises:
-        InputError: something in the study cannot be right; nothing was started.
+        InputError: something in the study, or the scheduler, cannot be right; nothing was started.
         RunLocked: another process writes to this run.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
@@ -40,20 +49,26 @@ def run_study(study: Study, root: Path, command: str, listener: Listener) -> Out
         sealed = statuses[f"import:{name}"].state is State.DONE
         plan.import_texts(name, layout, sealed)
     check_disk(_pending(statuses, command), layout.run)
-    from engine.cluster import ShardProgress, local_cluster
+    from engine.cluster import ShardProgress, analysis_workers, local_cluster
 
     listener = ShardProgress(listener)
-    with run_lock(layout.lock), local_cluster(listener) as client:
+    with (
+        run_lock(layout.lock),
+        local_cluster(listener) as client,
+        analysis_workers(client, scheduler) as analysts,
+    ):
         sweep_partials(layout.run)
         folders = _fetch_models(plan, layout, command, client)
         plan = Plan(study)  # commits and shapes of downloaded models are known now
         write_text(layout.manifest, resolved_manifest(plan))
         ledger = Ledger(plan, layout, listener)
-        _run_phases(ledger, client, command, folders)
+        _run_phases(ledger, client, analysts, command, folders)
         return ledger.outcome
 
 
-def _run_phases(ledger: Ledger, client: Client, command: str, folders: dict[str, str]) -> None:
+def _run_phases(
+    ledger: Ledger, client: Client, analysts: Client, command: str, folders: dict[str, str]
+) -> None:
     from engine.cells import analyse_cells, compare_cells, read_cells
     from engine.corpora import bring_corpora, describe_corpora
 
@@ -64,7 +79,7 @@ def _run_phases(ledger: Ledger, client: Client, command: str, folders: dict[str,
     if "extract" in wanted:
         read_cells(ledger, client, folders)
     if "analyze" in wanted:
-        analyse_cells(ledger, client)
+        analyse_cells(ledger, analysts)
     for kind in ("tables", "figures"):
         if kind in wanted:
             compare_cells(ledger, client, kind)

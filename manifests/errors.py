@@ -12,7 +12,7 @@ class Problem:
     """One mistake in one input file.
 
     Attributes:
-        file: the file that holds it.
+        file: the file that holds it, or the option of the command line.
         line: its 1-based line, or None where the file as a whole is meant.
         key: dotted path of the key or column, or "" where there is none.
         what: what is wrong, and what would be right, on one line.

@@ -79,6 +79,31 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     assert (geometry["n_emotions"] == len(EMOTIONS)).all()
 
 
+def test_a_cluster_elsewhere_gives_the_same_tables(
+    finished: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    manifest, root, _ = finished
+    shutil.copytree(root, tmp_path / "runs")
+    tables = tmp_path / "runs" / "study" / "tables"
+    shutil.rmtree(tables)
+    shutil.rmtree(tmp_path / "runs" / "study" / "cells" / "tiny@own" / "analysis.zarr")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        emovec("analyze", manifest, "--root", tmp_path / "runs", "--scheduler", address)
+        done = {str(key).partition("-")[0] for key, *_ in cluster.scheduler.transition_log}
+    for table in TABLES:
+        there, here = (f / f"{table}.csv" for f in (tables, root / "study" / "tables"))
+        assert there.read_bytes() == here.read_bytes(), table
+    assert {"analyse_layer", "join_cell"} <= done
+    refused = emovec(
+        *("analyze", manifest, "--root", tmp_path / "other", "--scheduler", address), check=2
+    )
+    assert f"--scheduler: no Dask scheduler answers at {address}" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
 def test_tables_equal_an_independent_computation_from_the_stored_arrays(
     finished: tuple[Path, Path, str],
 ) -> None:
