@@ -150,10 +150,13 @@ class VarianceSums:
 
     def _add(self, pair_N: Int[ndarray, " text"], y_ND: Float64[ndarray, "text d_model"]) -> None:
         here, place_N = np.unique(pair_N, return_inverse=True)
-        ones, texts = np.ones(len(pair_N)), np.arange(len(pair_N))
-        sums_PD = csr_array((ones, (place_N, texts)), shape=(len(here), len(texts))) @ y_ND
-        np.add.at(self._emotion_ED, self._design.emotion_P[here], sums_PD)
-        np.add.at(self._topic_TD, self._design.topic_P[here], sums_PD)
+        sums_PD = _summed(y_ND, place_N, len(here))
+        for sums_GD, group_P in (
+            (self._emotion_ED, self._design.emotion_P),
+            (self._topic_TD, self._design.topic_P),
+        ):
+            groups, place_P = np.unique(group_P[here], return_inverse=True)
+            sums_GD[groups] += _summed(sums_PD, place_P, len(groups))
         self._squares += float(np.einsum("nd,nd->", y_ND, y_ND))
         self._count_P[here] += np.bincount(place_N)
         for pair, sum_D in zip(here, sums_PD, strict=True):
@@ -197,6 +200,15 @@ class VarianceSums:
             rest_ss=(total - pair) / total,
             emotion_beyond_topic_ss=(both - topic) / total if counts.rank else float("nan"),
         )
+
+
+def _summed(
+    x_ND: Float64[ndarray, "row d_model"], group_N: Int[ndarray, " row"], n_groups: int
+) -> Float64[ndarray, "group d_model"]:
+    """Return the sums of rows by group; a sparse product, far faster than `numpy.add.at`."""
+    picks = (np.ones(len(x_ND)), (group_N, np.arange(len(x_ND))))
+    sums: Float64[ndarray, "group d_model"] = csr_array(picks, shape=(n_groups, len(x_ND))) @ x_ND
+    return sums
 
 
 @dataclass(frozen=True)
