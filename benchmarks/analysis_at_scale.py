@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from analysis.contrasts import emotion_names
 from analysis.layer import Settings
 from benchmarks.report import about, heading, write
-from engine.cells import analyse_store
+from engine.cells import submit_analysis
 from store.corpus import Text
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
 from store.results import open_analysis
@@ -144,7 +144,7 @@ def _analyse(store: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         Client(cluster) as client,
     ):
         started = time.perf_counter()
-        analyse_store(client, store, target, settings, {}, lambda done, total: None)
+        submit_analysis(client, store, target, settings, {}).joined.result()
         seconds = time.perf_counter() - started
         peaks = client.run(_peak)
     peak = max(peaks.values())

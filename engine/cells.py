@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,34 +145,41 @@ def _read_shards(
 
 
 def analyse_cells(ledger: Ledger, client: Client) -> None:
-    """Analyse every cell whose results are not there, window and layer in parallel."""
+    """Analyse every cell whose results are not there; cells, windows and layers in parallel."""
+    running: deque[tuple[Stage, Analysis]] = deque()
     for status in ledger.ready("analyze"):
         with ledger.failing([status.stage.id]):
-            _analyse_cell(ledger, client, status.stage)
+            ledger.begin(status.stage)
+            running.append((status.stage, _begin_analysis(ledger, client, status.stage)))
+    while running:
+        stage, analysis = running.popleft()  # let go of its results on the workers
+        with ledger.failing([stage.id]):
+            _finish_analysis(ledger, stage, analysis)
 
 
-def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
-    started = time.monotonic()
-    ledger.begin(stage)
+def _begin_analysis(ledger: Ledger, client: Client, stage: Stage) -> Analysis:
     residuals = ledger.layout.residuals(stage.name)
     emotions = emotion_names(open_residuals(residuals, as_dask=False))
+    analysis = ledger.plan.study.manifest.analysis
     settings = Settings(
-        ledger.plan.study.manifest.analysis.contrasts,
-        ledger.plan.study.manifest.analysis.neutral_variance,
+        analysis.contrasts,
+        analysis.neutral_variance,
         {norms.name: norms.rate(emotions) for norms in ledger.plan.study.norms},
-        ledger.plan.study.manifest.analysis.seed,
+        analysis.seed,
     )
-    figures = analyse_store(
-        client,
-        residuals,
-        ledger.layout.analysis(stage.name),
-        settings,
-        {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions},
-        lambda done, total: ledger.listener(
-            StageProgress(stage.id, done) if done else StageStarted(stage.id, total, 0, "layers")
-        ),
-    )
-    rated = {
+    attributes = {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions}
+    target = ledger.layout.analysis(stage.name)
+    return submit_analysis(client, residuals, target, settings, attributes)
+
+
+def _finish_analysis(ledger: Ledger, stage: Stage, analysis: Analysis) -> None:
+    started = time.monotonic()
+    ledger.listener(StageStarted(stage.id, len(analysis.layers), 0, "layers"))
+    for done, future in enumerate(as_completed(analysis.layers), start=1):
+        future.result()
+        ledger.listener(StageProgress(stage.id, done))
+    emotions = emotion_names(open_residuals(ledger.layout.residuals(stage.name), as_dask=False))
+    unrated = {
         norms.name: sorted(
             emotion
             for emotion, row in zip(emotions, norms.rate(emotions), strict=True)
@@ -178,18 +187,31 @@ def _analyse_cell(ledger: Ledger, client: Client, stage: Stage) -> None:
         )
         for norms in ledger.plan.study.norms
     }
-    ledger.finish(stage, started, {**figures, "unrated_emotions": rated})
+    figures = dict(analysis.joined.result())
+    ledger.finish(stage, started, {**figures, "unrated_emotions": unrated})
 
 
-def analyse_store(
+@dataclass(frozen=True)
+class Analysis:
+    """The analysis of a store on its way.
+
+    Attributes:
+        layers: a future for each window and layer.
+        joined: future of the figures, once the results are written.
+    """
+
+    layers: list[Any]
+    joined: Any
+
+
+def submit_analysis(
     client: Client,
     residuals: Path,
     target: Path,
     settings: Settings,
     attributes: dict[str, Any],
-    on_layer: Callable[[int, int], None],
-) -> dict[str, Any]:
-    """Analyse every window and layer of a store in parallel and write the cell's results.
+) -> Analysis:
+    """Have every window and layer of a store analysed in parallel, and its results written.
 
     Args:
         client: of the workers, which see the two folders under the same paths.
@@ -197,7 +219,6 @@ def analyse_store(
         target: the `analysis.zarr` to write.
         settings: contrasts and ratings.
         attributes: what made it; kept with the results.
-        on_layer: called with (windows and layers done, of how many), at first with none done.
     """
     cell = open_residuals(residuals, as_dask=False)
     keys = [
@@ -205,28 +226,25 @@ def analyse_store(
         for window in cell["window"].to_numpy()
         for layer in cell["layer"].to_numpy()
     ]
-    on_layer(0, len(keys))
     shared = client.scatter(settings, direct=False)
-    futures = [
+    layers = [
         client.submit(tasks.analyse_layer, str(residuals.resolve()), *key, shared, pure=False)
         for key in keys
     ]
-    for done, future in enumerate(as_completed(futures), start=1):
-        future.result()
-        on_layer(done, len(keys))
     joined = client.submit(
         tasks.join_cell,
         str(residuals.resolve()),
         keys,
-        futures,
+        layers,
         emotion_names(cell),
         int(cell.attrs["n_layers"]),
         shared,
         attributes,
         str(target.resolve()),
         pure=False,
+        priority=1,  # before the layers of the next cell, so that few results are held
     )
-    return dict(joined.result())
+    return Analysis(layers, joined)
 
 
 def compare_cells(ledger: Ledger, client: Client, kind: str) -> None:
