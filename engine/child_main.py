@@ -24,6 +24,7 @@ TASKS = {
     "measure": "engine.generation.prompts:measure_prompts",
     "dequantise": "engine.models:dequantise",
     "download": "engine.models:download",
+    "initialise": "engine.models:initialise",
     "read": "engine.reading.shards:read_shard",
     "write": "engine.generation.writing:write_corpora",
 }

@@ -1,6 +1,6 @@
 """Where a model's files are and what identifies them; packaged weights are unpacked once.
 
-Nothing here imports torch but `dequantise`, which runs in a child process.
+Nothing here imports torch but `dequantise` and `initialise`, which run in a child process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from manifests.builtin import BUILTIN_MODELS, BuiltinModel
 from manifests.errors import InputError
 from manifests.resolve import Study
 from store.atomic import PARTIAL, folder_written_whole, write_text
-from store.fingerprint import file_digest
+from store.fingerprint import file_digest, fingerprint
 
 MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".py")
 """Endings of the files of a model folder that decide what it computes."""
@@ -59,6 +59,7 @@ class ModelSource:
         builtin: a packaged model.
         hf: a repository on the hub, at `revision` (a commit where that is known).
         path: an absolute folder.
+        random_seed: seed of random weights, None for the trained ones.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelSource:
     hf: str | None
     revision: str | None
     path: str | None
+    random_seed: int | None = None
 
 
 def cache_folder() -> Path:
@@ -80,16 +82,25 @@ def model_source(study: Study, name: str) -> ModelSource:
     if entry.hf is not None and (config := _cached_config(entry.hf, revision)) is not None:
         revision = config.parent.name
     path = None if entry.path is None else str(study.model_path(name))
-    return ModelSource(name, entry.builtin, entry.hf, revision, path)
+    seed = (entry.weights_seed or 0) if entry.weights == "random" else None
+    return ModelSource(name, entry.builtin, entry.hf, revision, path, seed)
 
 
 def model_identity(study: Study, name: str) -> dict[str, Any]:
     """Return what identifies a model's weights and tokenizer, for fingerprints.
 
     A packaged model by the digest of its file, a hub model by id and commit (by what the manifest
-    says while the commit is not known), a folder by the digests of its files.
+    says while the commit is not known), a folder by the digests of its files; random weights by the
+    model whose configuration they have, and their seed.
     """
     source = model_source(study, name)
+    identity = _trained_identity(study, name, source)
+    if source.random_seed is not None:
+        identity["random_weights"] = source.random_seed
+    return identity
+
+
+def _trained_identity(study: Study, name: str, source: ModelSource) -> dict[str, Any]:
     if source.builtin is not None:
         return {"builtin": source.builtin, "sha256": BUILTIN_MODELS[source.builtin].sha256}
     if source.hf is not None:
@@ -141,6 +152,20 @@ def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
     Raises:
         ModelUnavailable: it cannot be had.
     """
+    folder = _fetch_trained(source, run_child)
+    if source.random_seed is None:
+        return folder
+    what = fingerprint([str(folder), _cached_digest(folder / "config.json"), source.random_seed])
+    target = cache_folder() / "models" / f"random-{what[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(target.name + ".lock")):
+        if not _intact(target):
+            job = {"source": str(folder), "folder": str(target), "seed": source.random_seed}
+            run_child("initialise", job)
+    return target
+
+
+def _fetch_trained(source: ModelSource, run_child: RunChild) -> Path:
     if source.builtin is not None:
         return _unpacked(source.builtin, BUILTIN_MODELS[source.builtin], run_child)
     if source.path is not None:
@@ -225,8 +250,36 @@ def dequantise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) 
     with folder_written_whole(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        digests = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
-        write_text(partial / "digests.json", json.dumps(digests, indent=1))
+        _write_digests(partial)
+
+
+def initialise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Write a model with the weights that its configuration begins training with (in a child).
+
+    Its tokenizer is the trained model's; the same seed and versions give the same weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source, folder = Path(job["source"]), Path(job["folder"])
+    config = AutoConfig.from_pretrained(source)
+    torch.manual_seed(job["seed"])
+    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype or torch.float32)
+    with folder_written_whole(folder) as partial:
+        for file in source.iterdir():
+            if file.suffix in MODEL_FILES and not _holds_weights(file):
+                shutil.copyfile(file, partial / file.name)
+        model.save_pretrained(partial)
+        _write_digests(partial)
+
+
+def _holds_weights(file: Path) -> bool:
+    return file.suffix == ".safetensors" or file.name.endswith((".index.json", "digests.json"))
+
+
+def _write_digests(folder: Path) -> None:
+    digests = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
+    write_text(folder / "digests.json", json.dumps(digests, indent=1))
 
 
 def _begins_texts(source: Path) -> bool:

@@ -205,6 +205,9 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
     if spec.model not in manifest.models:
         what = f"unknown model {spec.model!r}; {_known(spec.model, manifest.models)}"
         raise InputError(document.problem((*path, "model"), what))
+    if manifest.models[spec.model].weights == "random":
+        what = f"model {spec.model!r} has random weights and cannot write"
+        raise InputError(document.problem((*path, "model"), what))
     topics = read_words(spec.topics, "topics", base, document, (*path, "topics"))
     neutral = read_words(
         spec.neutral_topics, "neutral-topics", base, document, (*path, "neutral_topics")

@@ -78,6 +78,11 @@ class ModelEntry(Strict):
     """Precision for writing stories. Reading has its own: `extraction.dtype`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave off unless you have read that code."""
+    weights: Literal["trained", "random"] = "trained"
+    """`random`: weights as the model's configuration initialises them, a baseline for reading. They
+    are written to this machine's cache, as large as the trained ones."""
+    weights_seed: int | None = Field(default=None, ge=0)
+    """Seed of random weights (0 when absent)."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model."""
     replicas: int | None = Field(default=None, ge=1)
@@ -102,6 +107,8 @@ class ModelEntry(Strict):
             raise ValueError("give exactly one of builtin, hf and path")
         if self.revision is not None and self.hf is None:
             raise ValueError("revision goes with hf only")
+        if self.weights_seed is not None and self.weights == "trained":
+            raise ValueError("weights_seed goes with weights: random only")
         return self
 
 

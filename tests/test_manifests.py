@@ -103,6 +103,10 @@ def test_the_good_manifest_is_good(tmp_path: Path) -> None:
          "'https://a.b/c' is not a repository id"),
         ("builtin: smollm2-135m", "builtin: smollm2-135m, chat_template_kwargs: {d: 2024-01-01}",
          "m.yaml:4: models.writer.chat_template_kwargs: holds a value that JSON does not know"),
+        ("builtin: smollm2-135m", "builtin: smollm2-135m, weights: random", "m.yaml:8: "
+         "corpora.own.generate.model: model 'writer' has random weights and cannot write"),
+        ("builtin: smollm2-135m", "builtin: smollm2-135m, weights_seed: 3", "m.yaml:4: "
+         "models.writer: weights_seed goes with weights: random only"),
         ("name: good", "name: a.partial", "m.yaml:2: name: 'a.partial' cannot be a name"),
         ("name: good", "name: &a good", None),
         ("name: good", "name: *a", "m.yaml:2: aliases are not read"),

@@ -88,3 +88,39 @@ def test_a_gguf_file_that_begins_texts_with_bos_gives_a_tokenizer_that_does(tmp_
     saved = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
     assert saved("a b")["input_ids"] == [0, 1, 2]
     assert saved("a b", add_special_tokens=False)["input_ids"] == [1, 2]
+
+
+def test_random_weights_are_the_configurations_own_and_follow_their_seed(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setattr(models, "cache_folder", lambda: tmp_path)
+
+    def run_child(task: str, job: dict[str, object]) -> None:
+        assert task == "initialise"
+        models.initialise(job, lambda event: None)
+
+    def source(seed: int) -> ModelSource:
+        return ModelSource("r", None, None, None, str(tiny_model), seed)
+
+    folder = fetch_model(source(1), run_child)
+    assert fetch_model(source(1), lambda *a: pytest.fail("made twice")) == folder
+    other = fetch_model(source(2), run_child)
+    found, trained, again = (
+        AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (folder, tiny_model, other)
+    )
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in trained.items()}
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert not torch.equal(found[name], trained[name])
+    assert not torch.equal(found[name], again[name])
+    assert found[name].std() == pytest.approx(0.02, rel=0.05)  # initializer_range
+    text = "the rain walked home"
+    ids = [AutoTokenizer.from_pretrained(f)(text)["input_ids"] for f in (folder, tiny_model)]
+    assert ids[0] == ids[1]
+    torch.manual_seed(1)
+    config = AutoModelForCausalLM.from_pretrained(tiny_model).config
+    torch.manual_seed(1)
+    want = AutoModelForCausalLM.from_config(config).state_dict()
+    assert all(torch.equal(found[k], want[k]) for k in want)
