@@ -35,13 +35,17 @@ def join_layers(
 
         - n_neutral_components, neutral_variance_explained, explained_variance;
         - score (component scores, signed as computed), r, p, rho and rho_p (component against the
-          rating it is paired with; a component's sign is arbitrary), plane_r and plane_angle,
-          n_rated, rating;
+          rating it is paired with; a component's sign is arbitrary), cross_r (the component that
+          the other rating is paired with), plane_r, plane_angle, plane_p, n_rated, rating;
         - gram, cka and cka_debiased over pairs of layers;
+        - direction, float32, in units of the residual stream (not normalised);
         - direction_cosine over pairs of layers, and half_direction_cosine: between one half of the
-          stories at one layer and the other half at the other, mean over splits;
-        - held_out_r, half_cosine (the two halves at one layer), and reliability: the cosine to
-          expect between the directions of two corpora of the same size (Spearman-Brown);
+          stories at one layer and the other half at the other, mean over splits; a component's are
+          taken with the sign that makes direction_cosine positive, its own being arbitrary;
+        - held_out_r, half_cosine (the two halves at one layer, mean over splits), half_cosine_sd
+          (over splits), and reliability: the cosine to expect between the directions of two corpora
+          with as many topics each (Spearman-Brown), NaN where the halves' cosine is not above 0;
+        - n_neutral (neutral texts with a vector), halved (emotions that both halves have);
         - silhouette (emotions rated positive against negative) in all dimensions and on the plane;
         - the shares of `analysis.variance.VarianceShares`, of the story vectors;
         - dropped_dimension, dropped_norm, dropped_share and without_r, without_variance,
@@ -79,9 +83,15 @@ def join_layers(
     crossed_CNXTWLL = _crossed(
         np.moveaxis(stack("half_SHNXTD"), (2, 5, 6, 7, 0, 1, 3, 4), (0, 1, 2, 3, 4, 5, 6, 7))
     )
-    half_cosine = np.moveaxis(
-        np.diagonal(crossed_CNXTWLL, axis1=-2, axis2=-1), (4, 5, 0, 1, 2, 3), (0, 1, 2, 3, 4, 5)
+    component = ESTIMATORS.index("component")
+    crossed_CNXTWLL[:, :, :, component] *= np.where(cosine[:, :, :, component] < 0, -1, 1)
+    cosine[:, :, :, component] = np.abs(cosine[:, :, :, component])
+    by_split = xr.DataArray(
+        stack("half_cosine_SNXT"), dims=(*"wlc", "split", "norms", "axis", "estimator")
     )
+    half_cosine = by_split.mean("split").to_numpy()
+    half_cosine_sd = by_split.std("split", ddof=1).to_numpy()
+    positive = np.where(half_cosine > 0, half_cosine, np.nan)
     wlc = ("window", "layer", "contrast")
     by_component, by_estimator = (*wlc, "norms", "component"), (*wlc, "norms", "axis", "estimator")
     by_pair = ("contrast", "norms", "axis", "estimator", "window", "layer", "layer_b")
@@ -97,6 +107,10 @@ def join_layers(
             "rho_p": (by_component, stack("rho_p_NX")),
             "plane_r": ((*wlc, "norms", "axis"), stack("plane_r_NX")),
             "plane_angle": ((*wlc, "norms", "axis"), stack("plane_angle_NX")),
+            "plane_p": ((*wlc, "norms", "axis"), stack("plane_p_NX")),
+            "cross_r": ((*wlc, "norms", "axis"), stack("cross_r_NX")),
+            "n_neutral": (("window", "layer"), by_layer("neutral").astype(np.int32)),
+            "halved": (("window", "layer", "emotion"), by_layer("halved_E")),
             "n_rated": ((*wlc, "norms"), stack("n_N").astype(np.int32)),
             "missing": (wlc, stack("missing")),
             "rating": (
@@ -108,11 +122,13 @@ def join_layers(
                 name: (("contrast", "window", "layer", "layer_b"), grid)
                 for name, grid in grids.items()
             },
+            "direction": ((*by_pair[:-1], "d_model"), direction_CNXTWLD.astype(np.float32)),
             "direction_cosine": (by_pair, cosine),
             "half_direction_cosine": (by_pair, crossed_CNXTWLL),
             "held_out_r": (by_estimator, stack("held_out_r_NXT")),
             "half_cosine": (by_estimator, half_cosine),
-            "reliability": (by_estimator, 2 * half_cosine / (1 + half_cosine)),
+            "half_cosine_sd": (by_estimator, half_cosine_sd),
+            "reliability": (by_estimator, 2 * positive / (1 + positive)),
             "silhouette": ((*wlc, "norms", "space"), stack("silhouette_NS")),
             "dropped_dimension": (
                 ("window", "layer", "rank"),
@@ -122,7 +138,10 @@ def join_layers(
             "dropped_share": (wlc, stack("dropped_share")),
             "without_r": (by_component, stack("without_r_NX")),
             "without_variance": ((*wlc, "component"), stack("without_variance_X")),
-            "without_cka": (wlc, stack("without_cka")),
+            **{
+                f"without_{name}": (wlc, stack("without_cka_T")[..., way])
+                for way, name in enumerate(grids)
+            },
             **{
                 f"variance_{name}": (("window", "layer"), by_layer(f"variance.{name}"))
                 for name in SHARES
@@ -150,7 +169,8 @@ def _crossed(
 ) -> Float64[ndarray, "c n x t window layer layer"]:
     """Return cosines between one half at one layer and the other half at another layer.
 
-    The noise of the two halves is independent, that of one half at two layers is not.
+    The noise of the two halves is independent, that of one half at two layers is not. A split whose
+    halves say nothing is left out of the mean.
     """
     lead = half_CNXTWLSHD.shape[:5]
     n_layers, n_splits, _, d_model = half_CNXTWLSHD.shape[5:]
@@ -159,6 +179,7 @@ def _crossed(
         first_SLD, second_SLD = (
             halves_LSHD[:, :, half].swapaxes(0, 1).astype(np.float64) for half in (0, 1)
         )
-        one_way = (first_SLD @ second_SLD.swapaxes(1, 2)).mean(axis=0)
+        by_split = xr.DataArray(first_SLD @ second_SLD.swapaxes(1, 2), dims=("split", "a", "b"))
+        one_way = by_split.mean("split").to_numpy()
         found.append((one_way + one_way.T) / 2)
     return np.array(found).reshape(*lead, n_layers, n_layers)

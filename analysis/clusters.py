@@ -1,4 +1,4 @@
-"""How emotions group: positive against negative ones, and k-means clusters with their members."""
+"""How emotions group: those rated positive against negative, and k-means clusters."""
 
 from __future__ import annotations
 
@@ -44,13 +44,19 @@ def gram_distances(gram_EE: Float64[ndarray, "e e"]) -> Float64[ndarray, "emotio
 
 
 def separation(
-    distance_EE: Float64[ndarray, "emotion emotion"], rating_E: Float64[ndarray, " emotion"]
+    distance_EE: Float64[ndarray, "emotion emotion"],
+    rating_E: Float64[ndarray, " emotion"],
+    middle: float | None = None,
 ) -> float:
-    """Return the mean silhouette of emotions rated high against those rated low.
+    """Return the mean silhouette of emotions rated above the middle against those below.
 
-    The line between them is the middle of the rated emotions' range; unrated emotions and those
-    without a vector are left out. 1 is two tight groups far apart, 0 none; NaN with fewer than two
-    emotions on a side.
+    1 is two tight groups far apart, 0 none; NaN with fewer than two emotions on a side. Unrated
+    emotions and those without a vector are left out.
+
+    Args:
+        distance_EE: distances between emotions.
+        rating_E: ratings, NaN where unrated.
+        middle: of the ratings' scale; of the rated emotions' own range when None.
     """
     from sklearn.metrics import silhouette_score
 
@@ -58,7 +64,7 @@ def separation(
     rating = rating_E[there]
     if len(rating) == 0:
         return float("nan")
-    high = rating > (rating.min() + rating.max()) / 2
+    high = rating > ((rating.min() + rating.max()) / 2 if middle is None else middle)
     if min(high.sum(), (~high).sum()) < MIN_ON_A_SIDE:
         return float("nan")
     return float(silhouette_score(distance_EE[np.ix_(there, there)], high, metric="precomputed"))

@@ -1,8 +1,8 @@
 """From story vectors to emotion means, the neutral basis and contrast vectors.
 
-The array functions work on one window and layer; `contrast` and `emotion_means` wrap them for
-labelled data. All arithmetic is float64. A story without a token in the window is NaN and left
-out; an emotion without any story left stays NaN.
+The array functions work on one window and layer; `contrast` wraps them for labelled data. All
+arithmetic is float64. A story without a token in the window is NaN and left out; an emotion without
+any story left stays NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float64
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from analysis.geometry import centred
+from analysis.geometry import NotEnough, centred
+from analysis.variance import Design
 
 ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
 
@@ -40,15 +41,15 @@ def neutral_basis(
         variance: share of the variance to explain, in (0, 1).
 
     Raises:
-        ValueError: fewer than two neutral texts, or texts that do not vary.
+        NotEnough: fewer than two neutral texts, or texts that do not vary.
     """
     x_ND = x_ND[np.isfinite(x_ND).all(axis=1)]
     if len(x_ND) < 2:
-        raise ValueError(f"a neutral basis needs at least 2 neutral texts, {len(x_ND)} are there")
+        raise NotEnough(f"a neutral basis needs at least 2 neutral texts, {len(x_ND)} are there")
     _, s_K, v_KD = np.linalg.svd(x_ND - x_ND.mean(axis=0), full_matrices=False)
     total = float((s_K**2).sum())
     if total == 0:
-        raise ValueError("the neutral texts' vectors are all the same")
+        raise NotEnough("the neutral texts' vectors are all the same")
     explained_K = np.cumsum(s_K**2) / total
     k = int(np.searchsorted(explained_K, variance)) + 1
     return v_KD[:k], float(explained_K[k - 1])
@@ -138,19 +139,24 @@ def layer_vectors(
     return LayerVectors(u_ED, np.concatenate(neutral), halves_SHED)
 
 
-def story_halves(emotion: Sequence[str], n_splits: int, seed: int) -> Bool[ndarray, "split text"]:
+def story_halves(design: Design, n_splits: int, seed: int) -> Bool[ndarray, "split text"]:
     """Return, for each of some random splits, which stories are in the first half.
 
-    Each emotion's stories are halved by themselves; of an odd number, the larger half is random.
+    Each emotion's topics are halved, all stories of a topic on one side: they come from one prompt,
+    often from one reply, and would make the halves more alike than two corpora. Of an odd number,
+    the larger half is random; of an emotion with a single topic its stories are halved.
     """
     rng = np.random.default_rng(seed)
-    labels = np.array(emotion)
-    first_half_SN = np.zeros((n_splits, len(labels)), dtype=bool)
-    for name in dict.fromkeys(label for label in emotion if label != ""):
-        stories = np.flatnonzero(labels == name)
+    first_half_SN = np.zeros((n_splits, len(design.pair_N)), dtype=bool)
+    for emotion in range(design.n_emotions):
+        pairs = np.flatnonzero(design.emotion_P == emotion)
+        stories = np.flatnonzero(np.isin(design.pair_N, pairs))
+        groups = design.pair_N[stories] if len(pairs) > 1 else np.arange(len(stories))
+        distinct = np.unique(groups)
         for split in range(n_splits):
-            n = (len(stories) + int(rng.integers(2))) // 2
-            first_half_SN[split, rng.permutation(stories)[:n]] = True
+            n = (len(distinct) + int(rng.integers(2))) // 2
+            chosen = rng.permutation(distinct)[:n]
+            first_half_SN[split, stories[np.isin(groups, chosen)]] = True
     return first_half_SN
 
 

@@ -6,6 +6,7 @@ from their Gram matrix: so does everything here, cross-validation too, whatever 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ from analysis.geometry import correlate
 ESTIMATORS = ("component", "paper", "covariance", "ridge", "least-squares")
 """`component`: the principal component that the axis is paired with (PC1 valence, PC2 arousal),
 signed to correlate positively. `covariance`: the ratings-weighted mean of the contrast vectors.
-`ridge`: its strength chosen by leave-one-out error. `least-squares`: the minimum-norm solution, as
+`ridge`: its strength chosen by leave-one-out error over emotions, the cross-validation that has no
+folds to draw. `least-squares`: the minimum-norm solution, as
 in the code released with arXiv 2606.26987; with fewer emotions than dimensions it fits any ratings.
 `paper`: `component` where its correlation is significant, else `least-squares`, as in its text."""
 
@@ -105,9 +107,9 @@ def held_out_r(
     """Return Pearson's r between ratings and projections on directions that never saw them.
 
     The emotions of a fold are projected on the direction estimated without them, from the mean of
-    those that are left; the projections of all folds are correlated together. Where ratings mean
-    nothing it lies below 0 rather than around it: an emotion left out pulls what is left the other
-    way.
+    those that are left, in units of how those that are left spread along it, so that folds can be
+    correlated together. Where ratings mean nothing it lies below 0 rather than around it: an
+    emotion left out pulls what is left the other way.
 
     Args:
         gram_EE: inner products of the emotions' vectors.
@@ -121,7 +123,9 @@ def held_out_r(
         gram = gram_EE[np.ix_(~test, ~test)]
         weights_ATE = dual_weights(gram, rating_EA[~test], components, MIN_RATED // 2)
         across = gram_EE[np.ix_(~test, test)] - gram.mean(axis=1, keepdims=True)
-        projection_ATE[:, :, test] = weights_ATE @ across
+        spread_AT1 = (weights_ATE @ gram).std(axis=2, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            projection_ATE[:, :, test] = weights_ATE @ across / spread_AT1
     projection_ATE[np.isfinite(rating_EA).sum(axis=0) < MIN_RATED] = np.nan
     return np.array(
         [
@@ -131,13 +135,19 @@ def held_out_r(
     )
 
 
-def folds(rating_EA: Ratings, seed: int) -> Int[ndarray, " emotion"]:
-    """Deal emotions that have a rating out to FOLDS folds of like size; the others get -1."""
-    rated = np.flatnonzero(np.isfinite(rating_EA).any(axis=1))
-    fold_E = np.full(len(rating_EA), -1)
-    order = np.random.default_rng(seed).permutation(len(rated))
-    fold_E[rated[order]] = np.arange(len(rated)) % FOLDS
+def folds(emotions: Sequence[str], seed: int) -> Int[ndarray, " emotion"]:
+    """Deal emotions out to FOLDS folds of like size, by their names and the seed only.
+
+    Two corpora of the same emotions in another order, or other norms, get the same folds.
+    """
+    ranked = sorted(range(len(emotions)), key=lambda at: _digest(f"{seed}:{emotions[at]}"))
+    fold_E = np.empty(len(emotions), dtype=int)
+    fold_E[ranked] = np.arange(len(emotions)) % FOLDS
     return fold_E
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 class _Spectra:

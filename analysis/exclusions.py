@@ -21,9 +21,9 @@ COLUMNS = ("model", "corpus", "other", "window", "contrast", "norms", "layers", 
 def exclusions_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return one row for each thing left out; no row where nothing was.
 
-    `what` is `emotions` or `texts` left out, `n` of them, with their `names`, or `results` that are
-    missing in some `layers`; `other` is the corpus or model that a cell is compared with. An empty
-    field means all.
+    `what` is `emotions` or `texts` left out, `n` of them, with their `names`, `results` that are
+    missing in some `layers`, or a `neutral basis` of too few texts; `other` is the corpus or model
+    that a cell is compared with. An empty field means all.
     """
     rows = [row for cell in cells for row in _of_cell(cell)]
     rows += [row for a, b in combinations(cells, 2) for row in _of_pair(a, b)]
@@ -32,14 +32,16 @@ def exclusions_table(cells: list[CellResults]) -> pd.DataFrame:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return numbers in ascending order as `3, 5-9`."""
+    """Return numbers in ascending order as `3, 5-9`, from a negative one as `-1 to 2`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    return ", ".join(
+        str(r[0]) if len(r) == 1 else f"{r[0]}{' to ' if r[0] < 0 else '-'}{r[-1]}" for r in runs
+    )
 
 
 def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
@@ -52,15 +54,16 @@ def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
             why = "not rated: in the principal components, in no correlation or fitted direction"
             yield {**named, "norms": norms, **_named("emotions", unrated), "why": why}
         if rated_E.sum() < MIN_RATED:
-            why = f"directions need {MIN_RATED} rated emotions, {rated_E.sum()} are rated"
+            why = f"directions need {MIN_RATED} rated emotions, r rests on {rated_E.sum()}"
             yield {**named, "norms": norms, "what": "results", "why": why}
-    if "texts_without_token" in results:
-        for window, n in results["texts_without_token"].to_series().items():
-            if n:
-                why = "no token in the window"
-                yield {**named, "window": window, "what": "texts", "n": int(n), "why": why}
+    yield from _texts(cell, named)
     yield from _missing(cell, named)
     for window in (str(w) for w in results["window"].to_numpy()):
+        halved = results["halved"].sel(window=window).to_numpy()
+        single = [emotions[at] for at in np.flatnonzero(~halved.all(axis=0))]
+        if halved.any() and single:
+            why = "too few stories for two halves: not in half_cosine, reliability, cosine_bounded"
+            yield {**named, "window": window, **_named("emotions", single), "why": why}
         score = results["score"].sel(window=window).isel(component=0)
         there = score.notnull().transpose("layer", "contrast", "emotion").to_numpy()
         some = there.any(axis=2)
@@ -68,6 +71,41 @@ def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
         if some.any() and gone:
             why = "no story with a token in the window and a number in every dimension"
             yield {**named, "window": window, **_named("emotions", gone), "why": why}
+
+
+def _texts(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield texts without a token in a window, and stories that are not finite at some layers."""
+    results = cell.results
+    for window in (str(w) for w in results["window"].to_numpy()):
+        at = results.sel(window=window)
+        if "texts_without_token" in results and (n := int(at["texts_without_token"])):
+            names = str(at["texts_without_token_names"].item())
+            counted = {"window": window, "what": "texts", "n": n, "names": names}
+            yield {**named, **counted, "why": "no token in the window"}
+        stories = at["variance_n_stories"].to_series()
+        for lost, rows in stories.groupby(stories.max() - stories):
+            if lost:
+                where = {"window": window, "layers": ranges(sorted(int(i) for i in rows.index))}
+                why = "stories that are not finite at these layers, though at others"
+                yield {**named, **where, "what": "texts", "n": int(lost), "why": why}
+        for contrast in (str(c) for c in results["contrast"].to_numpy()):
+            n_K = at["n_neutral_components"].sel(contrast=contrast)
+            full = (n_K > 0) & (n_K >= at["n_neutral"] - 1)
+            if full.any():
+                layers = ranges([int(i) for i in at["layer"].to_numpy()[full.to_numpy()]])
+                why = (
+                    f"{int(at['n_neutral'].max())} neutral texts span too few directions: the "
+                    "basis takes all their variance, not the share asked for"
+                )
+                where = {"window": window, "contrast": contrast, "layers": layers}
+                yield {**named, **where, "what": "neutral basis", "why": why}
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return names in one line, the first MAX_NAMES of them."""
+    shown = "; ".join(names[:MAX_NAMES])
+    rest = len(names) - MAX_NAMES
+    return f"{shown}; and {rest} more" if rest > 0 else shown
 
 
 def _missing(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -95,7 +133,4 @@ def _of_pair(a: CellResults, b: CellResults) -> Iterator[dict[str, Any]]:
 
 
 def _named(what: str, names: Sequence[str]) -> dict[str, Any]:
-    shown = "; ".join(names[:MAX_NAMES])
-    if len(names) > MAX_NAMES:
-        shown += f"; and {len(names) - MAX_NAMES} more"
-    return {"what": what, "n": len(names), "names": shown}
+    return {"what": what, "n": len(names), "names": join_names(names)}

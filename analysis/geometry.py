@@ -10,6 +10,10 @@ from numpy import ndarray
 from scipy import stats
 
 
+class NotEnough(ValueError):
+    """There are too few vectors for a number, or they do not vary; the message says which."""
+
+
 @dataclass(frozen=True)
 class PCA:
     """Principal components of E emotions in D dimensions.
@@ -47,16 +51,16 @@ def pca(x_ED: Float64[ndarray, "emotion d_model"], n_components: int = 2) -> PCA
     the entry of largest magnitude in its scores is positive.
 
     Raises:
-        ValueError: fewer than three emotions left, or emotions that do not vary.
+        NotEnough: fewer than three emotions left, or emotions that do not vary.
     """
     there = np.isfinite(x_ED).all(axis=1)
     x = centred(x_ED[there])
     if len(x) < 3:
-        raise ValueError(f"PCA needs at least 3 emotions with a vector, {len(x)} have one")
+        raise NotEnough(f"PCA needs at least 3 emotions with a vector, {len(x)} have one")
     u_EC, s_C, v_CD = np.linalg.svd(x, full_matrices=False)
     total = float((s_C**2).sum())
     if total == 0:
-        raise ValueError("the emotions' vectors are all the same")
+        raise NotEnough("the emotions' vectors are all the same")
     k = min(n_components, len(s_C))
     scores = u_EC[:, :k] * s_C[:k]
     signs = np.sign(scores[np.abs(scores).argmax(axis=0), np.arange(k)])
@@ -78,17 +82,17 @@ def principal_coordinates(
     components without variance. Emotions whose row is NaN are left out and get NaN.
 
     Raises:
-        ValueError: fewer than three emotions left, or emotions that do not vary.
+        NotEnough: fewer than three emotions left, or emotions that do not vary.
     """
     there = np.isfinite(np.diag(gram_EE))
     if there.sum() < 3:
-        raise ValueError(f"PCA needs at least 3 emotions with a vector, {there.sum()} have one")
+        raise NotEnough(f"PCA needs at least 3 emotions with a vector, {there.sum()} have one")
     gram = gram_EE[np.ix_(there, there)]
     rows = gram.mean(axis=0, keepdims=True)
     values, vectors = np.linalg.eigh(gram - rows - rows.T + gram.mean())
     values, vectors = np.clip(values[::-1], 0, None), vectors[:, ::-1]
     if values[0] == 0:
-        raise ValueError("the emotions' vectors are all the same")
+        raise NotEnough("the emotions' vectors are all the same")
     k = min(n_components, len(values))
     scores_EC = np.full((len(gram_EE), n_components), np.nan)
     scores_EC[there, :k] = vectors[:, :k] * np.sqrt(values[:k])
@@ -122,10 +126,13 @@ class Alignment:
         angle: degrees between that direction and PC1, 0 to 90, both scores scaled to the same
             spread: near 0 the rating lies along PC1, near 90 along PC2, so a swap of the two
             components is seen for what it is.
+        p: of r, a multiple correlation with two scores (F-test): never below |r| of either, so it
+            needs a p of its own.
     """
 
     r: float
     angle: float
+    p: float
 
 
 def plane_alignment(
@@ -139,8 +146,12 @@ def plane_alignment(
     both = np.isfinite(score_EC[:, :2]).all(axis=1) & np.isfinite(rating_E)
     scores, y = score_EC[both, :2], rating_E[both]
     if len(y) < 4 or np.ptp(y) == 0 or (np.ptp(scores, axis=0) == 0).any():
-        return Alignment(float("nan"), float("nan"))
+        return Alignment(float("nan"), float("nan"), float("nan"))
     scores = (scores - scores.mean(axis=0)) / scores.std(axis=0)  # PC1 is longer, not nearer
     weights = np.linalg.lstsq(scores, y - y.mean(), rcond=None)[0]
     r = correlate(scores @ weights, y).r
-    return Alignment(r, float(np.degrees(np.arctan2(*np.abs(weights[::-1])))))
+    free = len(y) - 3
+    with np.errstate(divide="ignore"):
+        f = (r**2 / 2) / np.divide(1 - r**2, free)
+    angle = float(np.degrees(np.arctan2(*np.abs(weights[::-1]))))
+    return Alignment(r, angle, float(stats.f.sf(f, 2, free)))

@@ -6,12 +6,12 @@ What compares layers is in `analysis.cell`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int
 from numpy import ndarray
 
 from analysis.clusters import distances, gram_distances, separation
@@ -27,9 +27,9 @@ from analysis.contrasts import neutral_basis as fit_neutral_basis
 from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
 from analysis.geometry import (
     Correlation,
+    NotEnough,
     centred,
     correlate,
-    pca,
     plane_alignment,
     principal_coordinates,
 )
@@ -43,8 +43,11 @@ GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "me
 """Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
 anyway, so that `neutral-pca` and `both` give the same figures."""
 
-SPLITS = 2
-"""Random halves of the stories that the reliability of directions is taken over."""
+SPLITS = 6
+"""Random halvings of the stories that the reliability of directions is taken over."""
+
+KEPT_SPLITS = 2
+"""Of those, how many keep their directions, to be compared between layers."""
 
 N_DROPPED = 3
 """Largest dimensions that are left out to see what they do."""
@@ -62,12 +65,15 @@ class Settings:
         neutral_variance: share of variance of the neutral basis.
         ratings: by norms' name, ratings [emotion, 2] (valence, arousal), NaN where unrated.
         seed: of the folds over emotions and of the halves of the stories.
+        middle: by norms' name, the middle of its scale of valence, which parts positive from
+            negative emotions; where it is not given, the middle of the emotions' own range.
     """
 
     contrasts: tuple[str, ...]
     neutral_variance: float
     ratings: dict[str, Float64[ndarray, "emotion 2"]]
     seed: int = 0
+    middle: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,19 @@ class ContrastResult:
         rho_p_NX: its p.
         plane_r_NX: the largest r of each rating with a direction in the plane of PC1 and PC2.
         plane_angle_NX: degrees between that direction and PC1.
+        plane_p_NX: p of plane_r.
+        cross_r_NX: r of each rating with the component that the other rating is paired with.
         n_N: emotions behind it.
         gram_EE: Gram matrix of the centred contrast vectors.
         direction_NXTD: direction by norms, axis and estimator.
         held_out_r_NXT: r of projections on directions that never saw the emotion.
-        half_SHNXTD: unit directions of either half of the stories, for each random split.
+        half_cosine_SNXT: cosine of the directions of the two halves, for each random split.
+        half_SHNXTD: unit directions of either half of the stories, for the first KEPT_SPLITS.
         silhouette_NS: of emotions rated positive against negative ones, by norms and SPACES.
         dropped_share: share of the contrast vectors' variance in the layer's largest dimensions.
         without_r_NX: r with those dimensions left out from the story vectors on.
         without_variance_X: share of variance of PC1 and PC2 without them.
-        without_cka: linear CKA of the contrast vectors with and without them.
+        without_cka_T: linear CKA, plain and debiased, of the vectors with and without them.
         missing: why there are no results, "" where there are.
     """
 
@@ -108,16 +117,19 @@ class ContrastResult:
     rho_p_NX: Float64[ndarray, "norms component"]
     plane_r_NX: Float64[ndarray, "norms axis"]
     plane_angle_NX: Float64[ndarray, "norms axis"]
+    plane_p_NX: Float64[ndarray, "norms axis"]
+    cross_r_NX: Float64[ndarray, "norms axis"]
     n_N: Float64[ndarray, " norms"]
     gram_EE: Float64[ndarray, "emotion emotion"]
     direction_NXTD: Float64[ndarray, "norms axis estimator d_model"]
     held_out_r_NXT: Float64[ndarray, "norms axis estimator"]
-    half_SHNXTD: Float32[ndarray, "split half norms axis estimator d_model"]
+    half_cosine_SNXT: Float64[ndarray, "split norms axis estimator"]
+    half_SHNXTD: Float32[ndarray, "kept_split half norms axis estimator d_model"]
     silhouette_NS: Float64[ndarray, "norms space"]
     dropped_share: float
     without_r_NX: Float64[ndarray, "norms component"]
     without_variance_X: Float64[ndarray, " component"]
-    without_cka: float
+    without_cka_T: Float64[ndarray, " estimator"]
     missing: str = ""
 
 
@@ -128,14 +140,19 @@ class LayerResult:
     Attributes:
         contrasts: one for each contrast asked for.
         variance: where the variance of the story vectors is.
-        dropped_K: the dimensions with the largest mean square over the emotion means.
+        dropped_K: the dimensions with the largest mean square over the emotion means, -1 where no
+            emotion has a vector.
         dropped_norm: their share of the emotion means' squared norm.
+        neutral: neutral texts with a vector.
+        halved_E: emotions that have stories in both halves of every split.
     """
 
     contrasts: list[ContrastResult]
     variance: VarianceShares
     dropped_K: Int[ndarray, " rank"]
     dropped_norm: float
+    neutral: int
+    halved_E: Bool[ndarray, " emotion"]
 
 
 def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings) -> LayerResult:
@@ -154,75 +171,97 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
     emotions = emotion_names(cell)
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     residual = cell["residual_mean"].sel(window=window, layer=layer)
-    halves_SN = story_halves(labels, SPLITS, settings.seed)
     ids = [str(i) for i in cell["text_id"].to_numpy()]
-    sums = VarianceSums(story_design(ids, labels, emotions), residual.sizes["d_model"])
+    design = story_design(ids, labels, emotions)
+    halves_SN = story_halves(design, SPLITS, settings.seed)
+    sums = VarianceSums(design, residual.sizes["d_model"])
     vectors = layer_vectors(residual, labels, emotions, halves_SN, sums.add)
-    square_D = np.square(vectors.u_ED[np.isfinite(vectors.u_ED).all(axis=1)]).sum(axis=0)
+    there_E = np.isfinite(vectors.u_ED).all(axis=1)
+    square_D = np.square(vectors.u_ED[there_E]).sum(axis=0)
     dropped_K = np.argsort(-square_D, kind="stable")[:N_DROPPED]
+    if not there_E.any():
+        dropped_K = np.full(N_DROPPED, -1)
     out = []
     for name in settings.contrasts:
         try:
-            out.append(_analyse_contrast(vectors, name, settings, dropped_K))
-        except ValueError as error:
+            out.append(_analyse_contrast(vectors, emotions, name, settings, dropped_K))
+        except NotEnough as error:
             n_emotions, d_model = vectors.u_ED.shape
             out.append(_nothing(n_emotions, d_model, len(settings.ratings), str(error)))
     total = float(square_D.sum())
     norm = float(square_D[dropped_K].sum()) / total if total else float("nan")
-    return LayerResult(out, sums.shares(), dropped_K, norm)
+    neutral = int(np.isfinite(vectors.neutral_ND).all(axis=1).sum())
+    halved_E = np.isfinite(vectors.halves_SHED[..., 0]).all(axis=(0, 1))
+    return LayerResult(out, sums.shares(), dropped_K, norm, neutral, halved_E)
 
 
 def _analyse_contrast(
-    vectors: LayerVectors, name: str, settings: Settings, dropped_K: Int[ndarray, " rank"]
+    vectors: LayerVectors,
+    emotions: Sequence[str],
+    name: str,
+    settings: Settings,
+    dropped_K: Int[ndarray, " rank"],
 ) -> ContrastResult:
     basis_KD, explained = None, float("nan")
     if GEOMETRY[name] != "mean-centered":
         basis_KD, explained = fit_neutral_basis(vectors.neutral_ND, settings.neutral_variance)
     x_ED = contrast_vectors(vectors.u_ED, basis_KD, GEOMETRY[name])
-    components = pca(x_ED)
-    scores_EX = components.scores_EC
+    gram_EE = gram(x_ED)
+    scores_EX, variance_X = principal_coordinates(gram_EE)
     by_norms = list(settings.ratings.values())
     r, rho = (_correlated(scores_EX, by_norms, ranks) for ranks in (False, True))
     plane = [[plane_alignment(scores_EX, y_E) for y_E in y_EX.T] for y_EX in by_norms]
     ratings_EA = np.concatenate(by_norms, axis=1)
     paired = list(range(len(AXES))) * len(by_norms)
-    shape = (len(by_norms), len(AXES), len(ESTIMATORS))
-    gram_EE = gram(x_ED)
+    shape, d_model = (len(by_norms), len(AXES), len(ESTIMATORS)), x_ED.shape[1]
     there = np.isfinite(gram_EE).any(axis=1)
     held_out_AT = held_out_r(
         gram_EE[np.ix_(there, there)],
         ratings_EA[there],
         paired,
-        folds(ratings_EA[there], settings.seed),
+        folds([e for e, ok in zip(emotions, there, strict=True) if ok], settings.seed),
+    )
+    directions_ATD = rating_directions(x_ED, ratings_EA, paired)
+    halves_SHATD = _half_directions(
+        vectors, basis_KD, GEOMETRY[name], ratings_EA, paired, directions_ATD
     )
     apart = [gram_distances(gram_EE), distances(scores_EX)]
-    without_EE = _gram_without(vectors, name, settings, dropped_K)
-    without_EX, without_variance_X = principal_coordinates(without_EE)
+    middles = [settings.middle.get(norms) for norms in settings.ratings]
+    without_EE, without_EX, without_variance_X = _without(vectors, name, settings, dropped_K)
     without_r = _correlated(without_EX, by_norms)
+    crossed_r = _correlated(scores_EX[:, ::-1], by_norms)
     centred_ED = centred(x_ED)
     return ContrastResult(
         n_neutral_components=0 if basis_KD is None else len(basis_KD),
         neutral_variance_explained=explained,
         scores_XE=scores_EX.T,
-        variance_X=components.variance_C,
+        variance_X=variance_X,
         r_NX=np.array([[c.r for c in row] for row in r]),
         p_NX=np.array([[c.p for c in row] for row in r]),
         rho_NX=np.array([[c.r for c in row] for row in rho]),
         rho_p_NX=np.array([[c.p for c in row] for row in rho]),
         plane_r_NX=np.array([[a.r for a in row] for row in plane]),
         plane_angle_NX=np.array([[a.angle for a in row] for row in plane]),
+        plane_p_NX=np.array([[a.p for a in row] for row in plane]),
+        cross_r_NX=np.array([[c.r for c in row] for row in crossed_r]),
         n_N=np.array([float(row[0].n) for row in r]),
         gram_EE=gram_EE,
-        direction_NXTD=rating_directions(x_ED, ratings_EA, paired).reshape(*shape, -1),
+        direction_NXTD=directions_ATD.reshape(*shape, -1),
         held_out_r_NXT=held_out_AT.reshape(shape),
-        half_SHNXTD=_half_directions(vectors, basis_KD, GEOMETRY[name], ratings_EA, paired).reshape(
-            SPLITS, 2, *shape, -1
+        half_cosine_SNXT=(halves_SHATD[:, 0] * halves_SHATD[:, 1]).sum(-1).reshape(-1, *shape),
+        half_SHNXTD=halves_SHATD[:KEPT_SPLITS].astype(np.float32).reshape(-1, 2, *shape, d_model),
+        silhouette_NS=np.array(
+            [
+                [separation(d, y_EX[:, 0], middle) for d in apart]
+                for y_EX, middle in zip(by_norms, middles, strict=True)
+            ]
         ),
-        silhouette_NS=np.array([[separation(d, y_EX[:, 0]) for d in apart] for y_EX in by_norms]),
         dropped_share=float(np.nansum(centred_ED[:, dropped_K] ** 2) / np.nansum(centred_ED**2)),
         without_r_NX=np.array([[c.r for c in row] for row in without_r]),
         without_variance_X=without_variance_X,
-        without_cka=float(cka_grid(gram_EE[None], without_EE[None])[0, 0]),
+        without_cka_T=np.array(
+            [cka_grid(gram_EE[None], without_EE[None], way)[0, 0] for way in (False, True)]
+        ),
     )
 
 
@@ -238,10 +277,29 @@ def _correlated(
     ]
 
 
+def _without(
+    vectors: LayerVectors, name: str, settings: Settings, dropped_K: Int[ndarray, " rank"]
+) -> tuple[
+    Float64[ndarray, "emotion emotion"],
+    Float64[ndarray, "emotion component"],
+    Float64[ndarray, " component"],
+]:
+    """Return Gram matrix, scores and shares of variance of contrasts without some dimensions.
+
+    NaN where nothing is left that varies.
+    """
+    try:
+        gram_EE = _gram_without(vectors, name, settings, dropped_K)
+        return gram_EE, *principal_coordinates(gram_EE)
+    except NotEnough:
+        n = len(vectors.u_ED)
+        nan = np.full((n, n), np.nan)
+        return nan, nan[:, : len(AXES)], np.full(len(AXES), np.nan)
+
+
 def _gram_without(
     vectors: LayerVectors, name: str, settings: Settings, dropped_K: Int[ndarray, " rank"]
 ) -> Float64[ndarray, "emotion emotion"]:
-    """Return the Gram matrix of contrast vectors of stories without some dimensions."""
     basis_KD = None
     if GEOMETRY[name] != "mean-centered":
         kept_ND = np.delete(vectors.neutral_ND, dropped_K, axis=1)
@@ -256,8 +314,14 @@ def _half_directions(
     kind: ContrastKind,
     ratings_EA: Float64[ndarray, "emotion rating"],
     paired: Sequence[int],
-) -> Float32[ndarray, "split half rating estimator d_model"]:
-    """Return unit directions over either half of the stories, of emotions that both halves have."""
+    whole_ATD: Float64[ndarray, "rating estimator d_model"],
+) -> Float64[ndarray, "split half rating estimator d_model"]:
+    """Return unit directions over either half of the stories, of emotions that both halves have.
+
+    A half's component points the way of the whole's, by their dot product: by its own r it would
+    turn around at random wherever the component has little to do with the rating.
+    """
+    component, paper = ESTIMATORS.index("component"), ESTIMATORS.index("paper")
     found = []
     for halves_HED in vectors.halves_SHED:
         both = np.isfinite(halves_HED[..., 0]).all(axis=0)
@@ -268,9 +332,13 @@ def _half_directions(
                 continue
             x_ED = contrast_vectors(u_ED[both], basis_KD, kind)
             directions = rating_directions(x_ED, ratings_EA[both], paired)
+            same_A = (directions[:, paper] == directions[:, component]).all(axis=1)
+            along_A = (directions[:, component] * whole_ATD[:, component]).sum(axis=1)
+            directions[along_A < 0, component] *= -1
+            directions[same_A, paper] = directions[same_A, component]
             with np.errstate(invalid="ignore", divide="ignore"):
                 found.append(directions / np.linalg.norm(directions, axis=-1, keepdims=True))
-    return np.array(found, dtype=np.float32).reshape(len(vectors.halves_SHED), 2, *found[0].shape)
+    return np.array(found).reshape(len(vectors.halves_SHED), 2, *found[0].shape)
 
 
 def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastResult:
@@ -278,8 +346,8 @@ def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastR
     by_component: dict[str, Any] = {
         field: np.full((n_norms, n_axes), nan)
         for field in (
-            *("r_NX", "p_NX", "rho_NX", "rho_p_NX", "plane_r_NX", "plane_angle_NX"),
-            "without_r_NX",
+            *("r_NX", "p_NX", "rho_NX", "rho_p_NX", "plane_r_NX", "plane_angle_NX", "plane_p_NX"),
+            *("cross_r_NX", "without_r_NX"),
         )
     }
     return ContrastResult(
@@ -291,11 +359,14 @@ def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastR
         gram_EE=np.full((n_emotions, n_emotions), nan),
         direction_NXTD=np.full((n_norms, n_axes, n_estimators, d_model), nan),
         held_out_r_NXT=np.full((n_norms, n_axes, n_estimators), nan),
-        half_SHNXTD=np.full((SPLITS, 2, n_norms, n_axes, n_estimators, d_model), np.float32(nan)),
+        half_cosine_SNXT=np.full((SPLITS, n_norms, n_axes, n_estimators), nan),
+        half_SHNXTD=np.full(
+            (KEPT_SPLITS, 2, n_norms, n_axes, n_estimators, d_model), np.float32(nan)
+        ),
         silhouette_NS=np.full((n_norms, len(SPACES)), nan),
         dropped_share=nan,
         without_variance_X=np.full(n_axes, nan),
-        without_cka=nan,
+        without_cka_T=np.full(2, nan),
         missing=why,
         **by_component,
     )

@@ -1,13 +1,21 @@
-"""What is looked at where PC1 follows valence best: which layers those are, and their clusters."""
+"""What is looked at where PC1 follows valence best: which layers those are, clusters, cosines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.clusters import kmeans_clusters
+from analysis.layer import GEOMETRY
+from analysis.similarity import gram_cosines
 from analysis.tables import FINGERPRINT_DIGITS, CellResults, peaks
+
+COSINE_COLUMNS = (
+    *("model", "corpus", "window", "contrast", "norms", "layer"),
+    *("emotion", "emotion_b", "cosine", "fingerprint"),
+)
 
 NUMBERS = tuple(range(2, 16))
 """Numbers of clusters that are tried."""
@@ -75,6 +83,41 @@ def cluster_table(
     columns = ["model", "corpus", "window", "contrast", "norms", "layer", "peak_of"]
     columns += ["n_clusters", "silhouette", "cluster", "emotion", "fingerprint"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def cosine_table(cells: list[CellResults], geometry: pd.DataFrame) -> pd.DataFrame:
+    """Return cosines between the emotions' contrast vectors where their corpus peaks.
+
+    One row for each cell, window and pair of emotions, at the peak by the first norms, for the
+    contrast `both`; for `mean-centered` where the run has no other.
+    """
+    rows = []
+    for cell in cells:
+        contrasts = [str(c) for c in cell.results["contrast"].to_numpy()]
+        contrast = "neutral-pca" if "neutral-pca" in contrasts else contrasts[0]
+        norms = str(cell.results["norms"].to_numpy()[0])
+        for window in (str(w) for w in cell.results["window"].to_numpy()):
+            layers = shown_layers(geometry, cell.model, window, contrast, norms)
+            for layer in [i for i, corpora in layers.items() if cell.corpus in corpora]:
+                at = cell.results.sel(window=window, contrast=contrast, layer=layer)
+                emotions = at["emotion"].to_numpy().astype(str)
+                first, second = np.triu_indices(len(emotions), k=1)
+                pairs = {
+                    "model": cell.model,
+                    "corpus": cell.corpus,
+                    "window": window,
+                    "contrast": GEOMETRY[contrast],
+                    "norms": norms,
+                    "layer": layer,
+                    "emotion": emotions[first],
+                    "emotion_b": emotions[second],
+                    "cosine": gram_cosines(at["gram"].to_numpy())[first, second],
+                    "fingerprint": cell.fingerprint[:FINGERPRINT_DIGITS],
+                }
+                rows.append(pd.DataFrame(pairs)[list(COSINE_COLUMNS)])
+    if not rows:
+        return pd.DataFrame(columns=list(COSINE_COLUMNS))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _clustered(

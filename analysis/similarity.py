@@ -47,6 +47,13 @@ def cka_grid(
     return a @ b.T
 
 
+def gram_cosines(gram_EE: Float64[ndarray, "e e"]) -> Float64[ndarray, "emotion emotion"]:
+    """Return the cosines between vectors with this Gram matrix; NaN where one is zero or NaN."""
+    length_E = np.sqrt(np.diag(gram_EE))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return gram_EE / length_E[:, None] / length_E
+
+
 def cosine_grid(v_LD: Float64[ndarray, "layer d_model"]) -> Float64[ndarray, "layer layer"]:
     """Return the cosine between every two rows; NaN where a row is zero or NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -16,6 +16,9 @@ FINGERPRINT_DIGITS = 16
 """Hexadecimal digits of the analysis' fingerprint in each row of a table."""
 
 
+MIN_HALF_COSINE = 0.2
+"""Cosine of two halves of the stories below which nothing is divided by it."""
+
 WITHOUT_FIRST = {"all": "no-first"}
 """Windows that differ by the first token only."""
 
@@ -35,9 +38,10 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
 
     A component's sign is arbitrary, so valence_r and arousal_r are |r|: each component is flipped
     to point the rating's way; rho is Spearman's, likewise. plane_r is the best r of a rating within
-    the plane of PC1 and PC2, plane_angle where it lies: 0 degrees is PC1, 90 is PC2. silhouette
-    tells positive from negative emotions apart, in all dimensions and on the plane. Depth is
-    layer / number of layers; layer -1 is the embedding output.
+    the plane of PC1 and PC2, plane_angle where it lies (0 degrees is PC1, 90 is PC2) and plane_p
+    its own p; pc2_valence_r and pc1_arousal_r are those of the pairing turned around. silhouette
+    tells positive from negative emotions apart, in all dimensions and on the plane. Depth is layer
+    / number of layers; layer -1 is the embedding output.
     """
     frames = []
     for cell in cells:
@@ -60,8 +64,11 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
                 **{
                     f"{axis}_{name}": results[name].sel(axis=axis, drop=True)
                     for axis in AXES
-                    for name in ("plane_r", "plane_angle")
+                    for name in ("plane_r", "plane_angle", "plane_p")
                 },
+                "pc2_valence_r": abs(results["cross_r"].sel(axis="valence", drop=True)),
+                "pc1_arousal_r": abs(results["cross_r"].sel(axis="arousal", drop=True)),
+                "n_neutral": results["n_neutral"],
                 "silhouette": results["silhouette"].sel(space="all", drop=True),
                 "silhouette_plane": results["silhouette"].sel(space="plane", drop=True),
                 "n_corpus_emotions": results["score"]
@@ -74,10 +81,13 @@ def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
         frames.append(_labelled(frame, cell))
     columns = [
         *("model", "corpus", "window", "contrast", "norms", "layer", "depth"),
-        *("n_emotions", "n_corpus_emotions", "n_neutral_components", "neutral_variance_explained"),
+        *("n_emotions", "n_corpus_emotions"),
+        *("n_neutral", "n_neutral_components", "neutral_variance_explained"),
         *("pc1_variance", "pc2_variance", "valence_r", "valence_p", "arousal_r", "arousal_p"),
         *("valence_rho", "valence_rho_p", "arousal_rho", "arousal_rho_p"),
-        *("valence_plane_r", "valence_plane_angle", "arousal_plane_r", "arousal_plane_angle"),
+        *("pc2_valence_r", "pc1_arousal_r"),
+        *("valence_plane_r", "valence_plane_angle", "valence_plane_p"),
+        *("arousal_plane_r", "arousal_plane_angle", "arousal_plane_p"),
         *("silhouette", "silhouette_plane", "fingerprint"),
     ]
     keys = ["window", "contrast", "norms"]
@@ -95,9 +105,10 @@ def direction_cosine_table(cells: list[CellResults], axis: str) -> pd.DataFrame:
     `cosine_bounded` is the cosine between one half of the stories at one layer and the other half
     at the other, over the geometric mean of the same at each layer by itself: 1 where the layers
     differ by no more than the stories make one layer differ (correction for attenuation, Spearman
-    1904). It is NaN where a layer's halves have nothing in common. The contrast is named as used:
-    `both` where the manifest says `neutral-pca`; the estimator is `pc1` or `pc2` where it is a
-    component.
+    1904). It is NaN where a layer's halves have less than MIN_HALF_COSINE in common: over so little
+    it would be noise. A component's cosines are absolute, its sign being arbitrary. The contrast is
+    named as used: `both` where the manifest says `neutral-pca`; the estimator is `pc1` or `pc2`
+    where it is a component.
     """
     chosen = [
         replace(cell, results=_bounded(cell.results.sel(axis=axis, drop=True))) for cell in cells
@@ -110,8 +121,9 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return how good each direction is: one row for each cell, choice, axis and layer.
 
     - held_out_r: r of ratings with projections on directions that never saw the emotion;
-    - half_cosine, reliability: cosine between the directions of two halves of the stories, and what
-      it makes of all stories (Spearman-Brown);
+    - half_cosine, half_cosine_sd, reliability: cosine between the directions of two halves of the
+      stories (an emotion's topics on either side), mean and SD over random splits, and what it
+      makes of all stories (Spearman-Brown);
     - next_cosine, next_cosine_bounded: with the next layer's direction, raw and freed of noise as
       in `direction_cosine_table`.
     """
@@ -130,12 +142,13 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
                     for name in ("cosine", "cosine_bounded")
                 }
             )
-            quality = results[["held_out_r", "half_cosine", "reliability"]]
+            quality = results[["held_out_r", "half_cosine", "half_cosine_sd", "reliability"]]
             frame = quality.merge(following).to_dataframe().reset_index()
             frames.append(_labelled(frame.assign(axis=axis), cell))
         columns = [
             *("model", "corpus", *keys, "axis", "layer", "depth"),
-            *("held_out_r", "half_cosine", "reliability", "next_cosine", "next_cosine_bounded"),
+            *("held_out_r", "half_cosine", "half_cosine_sd", "reliability"),
+            *("next_cosine", "next_cosine_bounded"),
             "fingerprint",
         ]
         table = _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
@@ -145,7 +158,9 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
 
 def _bounded(results: xr.Dataset) -> xr.Dataset:
     """Add the cosines between layers, raw and freed of the noise of either."""
-    own = results["half_cosine"].where(results["half_cosine"] > 0).drop_vars("depth")
+    crossed = results["half_direction_cosine"].drop_vars("depth")
+    own = crossed.where(results["layer"] == results["layer_b"]).max("layer_b")
+    own = own.where(own >= MIN_HALF_COSINE).drop_vars("depth", errors="ignore")
     both = np.sqrt(own * own.rename(layer="layer_b"))
     return results.assign(
         cosine=results["direction_cosine"],
@@ -218,11 +233,13 @@ def left_out_table(cells: list[CellResults]) -> pd.DataFrame:
             "dimensions_norm": results["dropped_norm"],
             "dimensions_variance": results["dropped_share"],
             "cka_without_dimensions": results["without_cka"],
+            "cka_debiased_without_dimensions": results["without_cka_debiased"],
             "pc1_variance": results["explained_variance"].sel(component=1, drop=True),
             "pc1_variance_without_dimensions": results["without_variance"].sel(
                 component=1, drop=True
             ),
             "cka_without_first": _cka_without_first(results),
+            "cka_debiased_without_first": _cka_without_first(results, debiased=True),
         }
         for component, axis in enumerate(AXES, start=1):
             r = abs(results["r"].sel(component=component, drop=True))
@@ -250,7 +267,7 @@ def _without_first(values: xr.DataArray) -> xr.DataArray:
     return out
 
 
-def _cka_without_first(results: xr.Dataset) -> xr.DataArray:
+def _cka_without_first(results: xr.Dataset, debiased: bool = False) -> xr.DataArray:
     """Return linear CKA between each window's contrast vectors and its counterpart's."""
     out = xr.full_like(results["without_cka"], np.nan)
     windows = [str(w) for w in results["window"].to_numpy()]
@@ -263,7 +280,7 @@ def _cka_without_first(results: xr.Dataset) -> xr.DataArray:
                 pair = [
                     results["gram"].sel(window=w, **at).to_numpy() for w in (window, counterpart)
                 ]
-                found = cka_grid(pair[0][None], pair[1][None])[0, 0]
+                found = cka_grid(pair[0][None], pair[1][None], debiased)[0, 0]
                 out.loc[{"window": window, **at}] = found
     return out
 

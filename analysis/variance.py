@@ -20,6 +20,9 @@ from scipy.sparse import csr_array
 SMALLEST_EIGENVALUE = 1e-9
 """Eigenvalues below this share of the largest count as zero."""
 
+MAX_TOPICS = 1000
+"""Topics up to which they are told from pairs: beyond, they are titles rather than topics."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -39,6 +42,11 @@ class Design:
     n_emotions: int
     n_topics: int
 
+    @property
+    def shares_topics(self) -> bool:
+        """Tell whether emotions share topics, and not more topics than are told from pairs."""
+        return self.n_topics < len(self.topic_P) and self.n_topics <= MAX_TOPICS
+
 
 @dataclass(frozen=True)
 class VarianceShares:
@@ -48,7 +56,8 @@ class VarianceShares:
         n_stories: stories with a vector.
         n_topics: their topics.
         n_pairs: their pairs of emotion and topic.
-        emotion: component of emotions.
+        emotion: component of emotions, NaN where each has one topic and they differ, or so few
+            topics are shared that what a pair has of its own cannot be told.
         topic: of topics, NaN where they cannot be told from emotions or pairs.
         pair: of what an emotion and a topic have beyond both: interaction, and the reply in which
             several stories were written together; of topics too where `topic` is NaN.
@@ -60,8 +69,9 @@ class VarianceShares:
         rest_ss: of stories within pairs.
         emotion_beyond_topic_ss: of emotions beyond topics, NaN where `topic` is.
 
-    Components are unbiased, add up to 1 without the NaN, and may fall below 0. Sums of squares grow
-    with the number of groups: noise alone gives emotions (emotions - 1) / (stories - 1).
+    Components are ratios of unbiased estimates and may fall below 0. Those that are identified add
+    up to 1, less what `emotion` and `topic` hold together where `emotion` is NaN. Sums of squares
+    grow with the number of groups: noise alone gives emotions (emotions - 1) / (stories - 1).
     """
 
     n_stories: int
@@ -99,13 +109,9 @@ def story_design(text_id: Sequence[str], emotion: Sequence[str], emotions: Seque
         topic = key.rsplit("/", 2)[-2]
         topics.setdefault(topic, len(topics))
         pair_N[at] = pairs.setdefault((row_of[name], topic), len(pairs))
-    return Design(
-        pair_N,
-        np.array([row for row, _ in pairs], dtype=int),
-        np.array([topics[topic] for _, topic in pairs], dtype=int),
-        len(emotions),
-        len(topics),
-    )
+    emotion_P = np.array([row for row, _ in pairs], dtype=int)
+    topic_P = np.array([topics[topic] for _, topic in pairs], dtype=int)
+    return Design(pair_N, emotion_P, topic_P, len(emotions), len(topics))
 
 
 class VarianceSums:
@@ -122,7 +128,9 @@ class VarianceSums:
         self._left_P = np.bincount(stories, minlength=n_pairs)
         self._count_P = np.zeros(n_pairs)
         self._emotion_ED = np.zeros((design.n_emotions, d_model))
-        self._topic_TD = np.zeros((design.n_topics, d_model))
+        apart = design.shares_topics  # else all topics are one group, which says nothing
+        self._topic_P = design.topic_P if apart else np.zeros_like(design.topic_P)
+        self._topic_TD = np.zeros((design.n_topics if apart else 1, d_model))
         self._open: dict[int, Float64[ndarray, " d_model"]] = {}
         self._pair_squares = 0.0
         self._squares = 0.0
@@ -153,7 +161,7 @@ class VarianceSums:
         sums_PD = _summed(y_ND, place_N, len(here))
         for sums_GD, group_P in (
             (self._emotion_ED, self._design.emotion_P),
-            (self._topic_TD, self._design.topic_P),
+            (self._topic_TD, self._topic_P),
         ):
             groups, place_P = np.unique(group_P[here], return_inverse=True)
             sums_GD[groups] += _summed(sums_PD, place_P, len(groups))
@@ -170,10 +178,13 @@ class VarianceSums:
         """
         if self._left_P.any():
             raise ValueError(f"{int(self._left_P.sum())} stories have not been added")
-        counts = _Counts.of(self._design, self._count_P)
+        counts = _Counts.of(self._design, self._topic_P, len(self._topic_TD), self._count_P)
         n = counts.n_stories
+        here_P = self._count_P > 0
+        n_topics, n_pairs = len(np.unique(self._design.topic_P[here_P])), int(here_P.sum())
+        unknown = VarianceShares(n, n_topics, n_pairs, *([float("nan")] * 9))
         if n < 2:
-            return _unknown(counts)
+            return unknown
         mean_square = float(np.square(self._emotion_ED.sum(axis=0)).sum()) / n
         total = self._squares - mean_square
         emotion = _grouped(self._emotion_ED, counts.emotion_E) - mean_square
@@ -182,14 +193,17 @@ class VarianceSums:
         both = emotion + float(np.vdot(beyond_TD, counts.inverse_TT @ beyond_TD))
         pair = self._pair_squares - mean_square
         if total <= 0:
-            return _unknown(counts)
-        component = counts.components(emotion, topic, both, pair, total)
+            return unknown
+        component = np.array(counts.components(emotion, topic, both, pair, total))
         whole = np.nansum(component)
+        blurred = counts.rank and np.isnan(component[2])
+        if blurred or (n_topics > 1 and n_pairs == counts.present):
+            component[:2] = np.nan
         of_emotion, of_topic, of_pair, of_rest = (float(part / whole) for part in component)
         return VarianceShares(
             n_stories=n,
-            n_topics=int((counts.topic_T > 0).sum()),
-            n_pairs=int((self._count_P > 0).sum()),
+            n_topics=n_topics,
+            n_pairs=n_pairs,
             emotion=of_emotion,
             topic=of_topic,
             pair=of_pair,
@@ -238,9 +252,15 @@ class _Counts:
     topic_P: Int[ndarray, " pair"]
 
     @classmethod
-    def of(cls, design: Design, pair_P: Float64[ndarray, " pair"]) -> _Counts:
-        cross_ET = np.zeros((design.n_emotions, design.n_topics))
-        cross_ET[design.emotion_P, design.topic_P] = pair_P
+    def of(
+        cls,
+        design: Design,
+        topic_P: Int[ndarray, " pair"],
+        n_topics: int,
+        pair_P: Float64[ndarray, " pair"],
+    ) -> _Counts:
+        cross_ET = np.zeros((design.n_emotions, n_topics))
+        np.add.at(cross_ET, (design.emotion_P, topic_P), pair_P)
         emotion_E, topic_T = cross_ET.sum(axis=1), cross_ET.sum(axis=0)
         given_ET = cross_ET / np.maximum(emotion_E, 1)[:, None]
         values, vectors = np.linalg.eigh(np.diag(topic_T) - cross_ET.T @ given_ET)
@@ -249,8 +269,8 @@ class _Counts:
         if counted_E + some.sum() <= counted_T:  # no emotion shares a topic with another one
             some[:] = False
         inverse_TT = (vectors[:, some] / values[some]) @ vectors[:, some].T
-        own_PT = np.zeros((len(pair_P), design.n_topics))
-        own_PT[np.arange(len(pair_P)), design.topic_P] = 1
+        own_PT = np.zeros((len(pair_P), n_topics))
+        own_PT[np.arange(len(pair_P)), topic_P] = 1
         of_pairs_PT = pair_P[:, None] * (own_PT - given_ET[design.emotion_P])
         return cls(
             emotion_E,
@@ -262,12 +282,17 @@ class _Counts:
             of_pairs_PT,
             cross_ET,
             design.emotion_P,
-            design.topic_P,
+            topic_P,
         )
 
     @property
     def n_stories(self) -> int:
         return int(self.pair_P.sum())
+
+    @property
+    def present(self) -> int:
+        """Emotions that have a story."""
+        return int((self.emotion_E > 0).sum())
 
     def components(
         self, emotion: float, topic: float, both: float, pair: float, total: float
@@ -319,8 +344,3 @@ def _known(component: float) -> float:
 def _grouped(sums_GD: Float64[ndarray, "group d_model"], counts_G: Float64[ndarray, " g"]) -> float:
     squares_G = np.square(sums_GD).sum(axis=1)
     return float((squares_G / np.maximum(counts_G, 1)).sum())
-
-
-def _unknown(counts: _Counts) -> VarianceShares:
-    n_topics, n_pairs = (int((c > 0).sum()) for c in (counts.topic_T, counts.pair_P))
-    return VarianceShares(counts.n_stories, n_topics, n_pairs, *([float("nan")] * 9))

@@ -22,7 +22,8 @@ from analysis.layer import Settings
 from analysis.similarity import cka_grid, gram
 from benchmarks.report import about, heading, write
 from engine.cells import submit_analysis
-from engine.cluster import local_cluster
+from engine.cluster import local_cluster, run_task
+from engine.tasks import write_tables
 from store.corpus import Text
 from store.residuals import ShardBlock, create_residuals, write_shard
 from store.shards import n_shards, shard_span
@@ -40,21 +41,22 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--cells", type=int, default=1)
+    parser.add_argument("--norms", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary) / "residuals.zarr"
         _make(store, options.texts, options.layers, options.width)
-        seconds = _analyse(store, Path(temporary), options.cells)
+        seconds, tables = _analyse(store, Path(temporary), options.cells, options.norms)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     ours, theirs = _cka(options.layers - 1, options.width)
     command = (
         f"python -m benchmarks.analysis --texts {options.texts} --layers {options.layers} "
-        f"--width {options.width} --cells {options.cells}"
+        f"--width {options.width} --cells {options.cells} --norms {options.norms}"
     )
     work = (
         f"{options.texts:,} texts, {EMOTIONS} emotions, {options.layers} layers, d_model "
-        f"{options.width:,}, three windows, two contrasts, one set of norms"
+        f"{options.width:,}, three windows, two contrasts, {options.norms} sets of norms"
     )
     facts = about(command, work, PROGRAMS)
     lines = heading("analysis", facts)
@@ -63,7 +65,8 @@ def main() -> None:
         "| what | figure |",
         "|---|---|",
         f"| a cell, reading included, mean of {options.cells} | {seconds / options.cells:.1f} s |",
-        f"| peak resident memory, store made by the same process | {peak:.2f} GiB |",
+        f"| all tables of {options.cells} cells | {tables:.1f} s |",
+        f"| peak resident memory, tables and making the store included | {peak:.2f} GiB |",
         f"| CKA grid of {options.layers - 1} layers from Gram matrices | {ours:.3f} s |",
         f"| the same by products of d by d, {PAIRS} pairs timed | {theirs:.0f} s |",
         f"| ratio | {theirs / ours:,.0f} |",
@@ -71,6 +74,7 @@ def main() -> None:
     figures = {
         "cells": options.cells,
         "cells_s": seconds,
+        "tables_s": tables,
         "peak_gib": peak,
         "cka_s": ours,
         "cka_d_by_d_s": theirs,
@@ -105,10 +109,12 @@ def _make(store: Path, n_texts: int, n_layers: int, width: int) -> None:
         write_shard(store, shard, block)
 
 
-def _analyse(store: Path, folder: Path, n_cells: int) -> float:
-    """Return the seconds that so many cells take at once, the cluster's start not counted."""
-    ratings = np.random.default_rng(1).normal(size=(EMOTIONS, 2))
-    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+def _analyse(store: Path, folder: Path, n_cells: int, n_norms: int) -> tuple[float, float]:
+    """Return the seconds that so many cells take at once, and their tables after them."""
+    rng = np.random.default_rng(1)
+    ratings = {f"norms-{n}": rng.normal(size=(EMOTIONS, 2)) for n in range(n_norms)}
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, ratings)
+    tables = folder / "tables"
     with local_cluster(lambda event: None) as client:
         started = time.perf_counter()
         running = [
@@ -117,7 +123,13 @@ def _analyse(store: Path, folder: Path, n_cells: int) -> float:
         ]
         while running:
             running.pop(0).joined.result()
-        return time.perf_counter() - started
+        analysed = time.perf_counter() - started
+        cells = [
+            ("m", f"corpus-{cell}", str(folder / f"analysis-{cell}.zarr"), str(cell) * 64)
+            for cell in range(n_cells)
+        ]
+        run_task(client, write_tables, cells, str(tables), 0)
+        return analysed, time.perf_counter() - started - analysed
 
 
 def _cka(n_layers: int, width: int) -> tuple[float, float]:

@@ -166,6 +166,7 @@ def _begin_analysis(ledger: Ledger, client: Client, stage: Stage) -> Analysis:
         analysis.neutral_variance,
         {norms.name: norms.rate(emotions) for norms in ledger.plan.study.norms},
         analysis.seed,
+        {norms.name: norms.middle_valence for norms in ledger.plan.study.norms},
     )
     attributes = {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions}
     target = ledger.layout.analysis(stage.name)

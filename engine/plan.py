@@ -47,7 +47,7 @@ CORPUS_TABLES = ("corpora", "corpus_emotions")
 TABLES = (
     *("geometry", "cka", "valence_directions", "arousal_directions", "directions"),
     *("activations", "cka_corpora", "cka_models", "cka_grids"),
-    *("variance", "left_out", "clusters", "exclusions"),
+    *("variance", "left_out", "clusters", "emotion_cosines", "exclusions"),
 )
 PAGES = ("geometry", "clusters")
 """Tables for reading, in Markdown."""

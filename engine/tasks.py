@@ -30,6 +30,12 @@ from store.shards import shard_span
 
 TOPIC = "emovec"
 
+FETCHING = {
+    "dequantise": "unpacking",
+    "download": "downloading",
+    "initialise": "drawing random weights for",
+}
+
 
 def dask_setup(worker: Any) -> None:
     """Leave Ctrl-C to the process that started this worker's (Dask calls this as it starts)."""
@@ -48,8 +54,7 @@ def fetch(source: ModelSource, log: str) -> str:
     """
 
     def run_child(task: str, job: dict[str, Any]) -> Any:
-        doing = "unpacking" if task == "dequantise" else "downloading"
-        _emit(Note(f"{doing} the model {source.name}"))
+        _emit(Note(f"{FETCHING[task]} the model {source.name}"))
         try:
             return _in_child(f"{task}:{source.name}", Path(log), task, job, lambda event: None)
         except ChildFailed as error:
@@ -199,6 +204,7 @@ def join_cell(
     """Join a cell's layers, add what its store says of its tokens, and write its data set."""
     from analysis.activations import massive_activations
     from analysis.cell import join_layers
+    from analysis.exclusions import join_names
     from store.residuals import open_residuals
     from store.results import write_analysis
 
@@ -213,8 +219,14 @@ def join_cell(
             shard_tokens=("shard", [read[s.start : s.stop].sum() for s in spans]),
         )
     )
-    empty = (store["token_count"] == 0).sum("text").drop_vars("window")
-    found = found.merge(activations).assign(texts_without_token=empty)
+    ids, empty_NW = store["text_id"].to_numpy(), (store["token_count"] == 0).to_numpy()
+    found = found.merge(activations).assign(
+        texts_without_token=("window", empty_NW.sum(axis=0)),
+        texts_without_token_names=(
+            "window",
+            [join_names([str(i) for i in ids[empty_N]]) for empty_N in empty_NW.T],
+        ),
+    )
     write_analysis(Path(target), found.assign_attrs(attributes))
     missing = found["missing"].to_series()
     reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
@@ -230,7 +242,7 @@ def write_tables(cells: list[tuple[str, str, str, str]], folder: str, seed: int)
     from analysis import across, tables
     from analysis.exclusions import exclusions_table
     from analysis.markdown import clusters_markdown, geometry_markdown
-    from analysis.peak_layers import cluster_table
+    from analysis.peak_layers import cluster_table, cosine_table
     from store.atomic import write_text
     from store.results import write_tables as write
 
@@ -252,6 +264,7 @@ def write_tables(cells: list[tuple[str, str, str, str]], folder: str, seed: int)
             "variance": tables.variance_table(found),
             "left_out": tables.left_out_table(found),
             "clusters": clusters,
+            "emotion_cosines": cosine_table(found, geometry),
             "exclusions": exclusions_table(found),
         },
     )
@@ -354,7 +367,12 @@ def _results(cells: list[tuple[str, str, str, str]]) -> list[Any]:
     from store.results import open_analysis
 
     return [
-        CellResults(model, corpus, open_analysis(Path(folder), as_dask=False).load(), key)
+        CellResults(
+            model,
+            corpus,
+            open_analysis(Path(folder), as_dask=False).drop_vars("direction").load(),
+            key,
+        )
         for model, corpus, folder, key in cells
     ]
 

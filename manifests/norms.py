@@ -45,6 +45,12 @@ class Norms:
     ratings: dict[str, tuple[float, float]]
     n_guesses: int
 
+    @property
+    def middle_valence(self) -> float:
+        """The middle of the scale, as the lowest and the highest rating show it."""
+        values = [valence for valence, _ in self.ratings.values()]
+        return (min(values) + max(values)) / 2
+
     def rate(self, emotions: Sequence[str]) -> NDArray[np.float64]:
         """Return ratings as an array [emotion, 2] (valence, arousal), NaN where unrated."""
         senses = EMOTIONAL_SENSE.get(self.name, {})

@@ -36,6 +36,7 @@ from analysis.tables import (
     geometry_table,
     peaks,
 )
+from analysis.variance import story_design
 
 RNG = np.random.default_rng(7)
 E, D = 20, 48
@@ -307,38 +308,47 @@ def test_direction_tables_equal_directions_taken_one_by_one() -> None:
         found = {layer: d[1, at] / np.linalg.norm(d[1, at]) for layer, d in directions.items()}
         for a, b in ((0, 0), (0, 1), (-1, 2)):
             row = cosines.loc[("all", "both", estimator, a, b)]
-            assert row["cosine"] == pytest.approx(found[a] @ found[b], abs=1e-9)
+            want = found[a] @ found[b]
+            want = abs(want) if estimator == "pc2" else want  # its sign is arbitrary
+            assert row["cosine"] == pytest.approx(want, abs=1e-9)
         row = quality.loc[("all", "both", estimator, "arousal", 0)]
-        assert row["next_cosine"] == pytest.approx(found[0] @ found[1], abs=1e-9)
+        assert row["next_cosine"] == cosines.loc[("all", "both", estimator, 0, 1), "cosine"]
         half = row["half_cosine"]
-        assert row["reliability"] == pytest.approx(2 * half / (1 + half))
-        assert half == pytest.approx(half_cosine(cell, ratings, layer=0, estimator=at), abs=1e-6)
+        assert row["reliability"] == pytest.approx(2 * half / (1 + half), nan_ok=half <= 0)
+        splits = half_cosines(cell, ratings, directions[0], layer=0, estimator=at)
+        assert half == pytest.approx(np.mean(splits), abs=1e-9)
+        assert row["half_cosine_sd"] == pytest.approx(np.std(splits, ddof=1), abs=1e-9)
     same = cosines[cosines.index.get_level_values("layer") == cosines.index.get_level_values(4)]
     np.testing.assert_allclose(same["cosine_bounded"].dropna(), 1, atol=1e-6)
     last = quality.xs(2, level="layer")
     assert last["next_cosine"].isna().all()
 
 
-def half_cosine(cell: xr.Dataset, ratings: np.ndarray, layer: int, estimator: int) -> float:
-    """Cosine of the arousal directions of both halves of the stories, window `all`."""
+def half_cosines(
+    cell: xr.Dataset, ratings: np.ndarray, whole: np.ndarray, layer: int, estimator: int
+) -> list[float]:
+    """Cosines of the arousal directions of both halves of the stories, window `all`."""
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     emotions = [f"e{i}" for i in range(E)]
     residual = cell["residual_mean"].sel(window="all", layer=layer)
-    found = layer_vectors(residual, labels, emotions, story_halves(labels, SPLITS, 0))
+    design = story_design(text_ids(labels), labels, emotions)
+    found = layer_vectors(residual, labels, emotions, story_halves(design, SPLITS, 0))
     basis, _ = neutral_basis(found.neutral_ND, 0.5)
     cosines = []
     for halves in found.halves_SHED:
-        first, second = (
-            rating_directions(contrast_vectors(u, basis, "both"), ratings, [0, 1])[1, estimator]
-            for u in halves
-        )
-        cosines.append(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
-    return float(np.mean(cosines))
+        pair = []
+        for u in halves:
+            d = rating_directions(contrast_vectors(u, basis, "both"), ratings, [0, 1])[1]
+            is_component = np.array_equal(d[estimator], d[0])
+            turned = is_component and d[0] @ whole[1, 0] < 0
+            pair.append((-1 if turned else 1) * d[estimator] / np.linalg.norm(d[estimator]))
+        cosines.append(float(pair[0] @ pair[1]))
+    return cosines
 
 
 def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> None:
     rng = np.random.default_rng(12)
-    n_stories, wide = 8, 400
+    n_stories, wide = 12, 400
     axes = np.linalg.qr(rng.normal(size=(wide, 2)))[0].T
     ratings = rng.normal(size=(60, 2))
     labels = [f"e{i}" for i in range(60) for _ in range(n_stories)]
@@ -400,10 +410,13 @@ def test_reliability_grows_with_the_signal_and_sees_none_where_there_is_none() -
     found = join_layers(parts, [f"e{i}" for i in range(E)], 3, settings)
     where = {"window": "all", "contrast": "mean-centered", "norms": "made", "axis": "valence"}
     for estimator in ("covariance", "ridge"):
-        none, some, strong = found["reliability"].sel(where | {"estimator": estimator}).to_numpy()
-        assert abs(none) < 0.35
+        at = where | {"estimator": estimator}
+        none, some, strong = found["half_cosine"].sel(at).to_numpy()
+        assert abs(none) < 0.25
         assert none < some < strong
-        assert strong > 0.95
+        spread = found["half_cosine_sd"].sel(at).to_numpy()
+        assert spread[2] < spread[0]
+        assert found["reliability"].sel(at).to_numpy()[2] > 0.93
     held_out = found["held_out_r"].sel(where | {"estimator": "ridge"}).to_numpy()
     assert held_out[0] < 0.5
     assert held_out[2] > 0.95
@@ -413,7 +426,9 @@ def test_stories_are_reduced_as_a_loop_would_and_each_half_has_its_own() -> None
     cell, _ = cell_of(n_stories=5)
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     emotions = [f"e{i}" for i in range(E)]
-    halves = story_halves(labels, 3, seed=1)
+    ids = text_ids(labels)
+    design = story_design(ids, labels, emotions)
+    halves = story_halves(design, 3, seed=1)
     residual = cell["residual_mean"].sel(window="no-first", layer=1)
     found = layer_vectors(residual, labels, emotions, halves)
     x = residual.to_numpy().astype(np.float64)
@@ -421,12 +436,54 @@ def test_stories_are_reduced_as_a_loop_would_and_each_half_has_its_own() -> None
         mine = np.array([label == emotion for label in labels]) & np.isfinite(x).all(axis=1)
         np.testing.assert_allclose(found.u_ED[row], x[mine].mean(axis=0))
         for split in range(3):
-            assert 2 <= (halves[split] & [label == emotion for label in labels]).sum() <= 3
+            mine_first = {ids[at] for at in np.flatnonzero(halves[split]) if labels[at] == emotion}
+            topics = {key.split("/")[1] for key in mine_first}
+            assert 1 <= len(topics) <= 2  # of three
+            whole = {key for key in ids if key.startswith(f"{emotion}/") and key[-5:-2] in topics}
+            assert mine_first == whole
             for half, chosen in enumerate((halves[split], ~halves[split])):
                 want = x[mine & chosen].mean(axis=0)
                 np.testing.assert_allclose(found.halves_SHED[split, half, row], want, atol=1e-12)
     assert not halves[:, [label == "" for label in labels]].any()
-    np.testing.assert_array_equal(halves, story_halves(labels, 3, seed=1))
+    np.testing.assert_array_equal(halves, story_halves(design, 3, seed=1))
+
+
+def test_stories_of_an_emotion_with_one_topic_are_halved() -> None:
+    ids = [f"e{e}/000/{s}" for e in range(4) for s in range(5)]
+    labels = [key[:2] for key in ids]
+    halves = story_halves(story_design(ids, labels, sorted(set(labels))), 20, seed=0)
+    per_emotion = halves.reshape(20, 4, 5).sum(axis=2)
+    assert set(per_emotion.ravel()) == {2, 3}
+
+
+def test_a_stable_component_without_valence_is_reliable_all_the_same() -> None:
+    rng = np.random.default_rng(21)
+    axis = np.linalg.qr(rng.normal(size=(D, 1)))[0][:, 0]
+    hidden = rng.normal(size=E)
+    ratings = rng.normal(size=(E, 2))
+    hidden -= np.polyval(np.polyfit(ratings[:, 0], hidden, 1), ratings[:, 0])  # r = 0
+    labels = [f"e{i}" for i in range(E) for _ in range(6)]
+    x = 0.5 * rng.normal(size=(len(labels), 1, 2, D))
+    x += 5 * np.repeat(hidden[:, None] * axis, 6, axis=0)[:, None, None]
+    cell = xr.Dataset(
+        {"residual_mean": (("text", "window", "layer", "d_model"), x)},
+        coords={
+            "text_id": ("text", text_ids(labels)),
+            "emotion": ("text", labels),
+            "window": ["all"],
+            "layer": [0, 1],
+        },
+    )
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in (0, 1)}
+    found = join_layers(parts, [f"e{i}" for i in range(E)], 2, settings)
+    table = direction_table([CellResults("m", "c", found, "f" * 64)])
+    rows = table[(table["estimator"] == "pc1") & (table["layer"] == 0)]
+    row = rows[rows["axis"] == "valence"].iloc[0]
+    assert row["half_cosine"] > 0.95
+    assert row["half_cosine_sd"] < 0.05
+    assert row["next_cosine"] > 0.95
+    assert row["next_cosine_bounded"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_swap_of_the_two_components_is_seen_for_what_it_is() -> None:

@@ -8,7 +8,7 @@ from sklearn.metrics import silhouette_samples, silhouette_score
 
 from analysis import gram, principal_coordinates
 from analysis.clusters import distances, gram_distances, kmeans_clusters, separation
-from analysis.peak_layers import cluster_table, shown_layers
+from analysis.peak_layers import cluster_table, cosine_table, shown_layers
 from analysis.tables import CellResults, geometry_table
 from tests.test_analysis import E, analysed, cell_of
 
@@ -102,3 +102,26 @@ def test_every_corpus_is_clustered_where_any_corpus_of_its_model_peaks() -> None
         for _, members in rows.groupby(["corpus", "layer"]):
             assert sorted(members["emotion"]) == sorted(f"e{i}" for i in range(E))
             assert members["cluster"].nunique() == members["n_clusters"].iloc[0]
+
+
+def test_cosines_are_those_of_the_contrast_vectors_at_the_peak() -> None:
+    from analysis import contrast
+
+    cell, ratings = cell_of()
+    results = analysed(cell, ratings)
+    geometry = geometry_table([results])
+    table = cosine_table([results], geometry)
+    assert set(table["contrast"]) == {"both"}
+    for window in ("all", "no-first"):
+        rows = table[table["window"] == window]
+        (layer,) = set(rows["layer"])
+        best = geometry[(geometry["window"] == window) & (geometry["layer"] >= 0)]
+        best = best[best["contrast"] == "neutral-pca"]
+        assert layer == best.loc[best["valence_r"].idxmax(), "layer"]
+        assert len(rows) == E * (E - 1) // 2
+        x = contrast(cell, "both", window=window, layers=[layer]).isel(layer=0)
+        unit = x / np.sqrt((x**2).sum("d_model"))
+        for a, b in (("e0", "e1"), ("e3", "e17")):
+            row = rows[(rows["emotion"] == a) & (rows["emotion_b"] == b)].iloc[0]
+            want = float(unit.sel(emotion=a) @ unit.sel(emotion=b))
+            assert row["cosine"] == pytest.approx(want, abs=1e-9)

@@ -17,6 +17,7 @@ from analysis.directions import (
 )
 
 E, D = 40, 90
+NAMES = [f"e{i}" for i in range(E)]
 
 
 def planted(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,15 +89,15 @@ def test_held_out_r_equals_a_loop_over_folds(estimator: str) -> None:
     x, ratings, _ = planted(4, 1.0)
     y = ratings[:, 0].copy()
     y[5] = np.nan
-    fold = folds(y[:, None], seed=3)
-    assert fold[5] == -1
-    assert sorted(np.bincount(fold[fold >= 0])) == [3] + [4] * (FOLDS - 1)
+    fold = folds(NAMES, seed=3)
+    assert sorted(np.bincount(fold)) == [4] * FOLDS
     projected = np.full(E, np.nan)
     for number in range(FOLDS):
         train = fold != number
         direction = rating_direction(estimator, x[train], y[train])
         test = fold == number
-        projected[test] = (x[test] - x[train].mean(0)) @ direction
+        spread = ((x[train] - x[train].mean(0)) @ direction).std()
+        projected[test] = (x[test] - x[train].mean(0)) @ direction / spread
     rated = np.isfinite(y)
     want = np.corrcoef(projected[rated], y[rated])[0, 1]
     assert held_out(estimator, x, y, fold) == pytest.approx(want, abs=1e-9)
@@ -107,7 +108,7 @@ def test_held_out_r_finds_nothing_in_ratings_that_mean_nothing() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(E, D))
     ratings = rng.normal(size=(E, 60))
-    found = held_out_r(x @ x.T, ratings, [0] * 60, folds(ratings, 0))
+    found = held_out_r(x @ x.T, ratings, [0] * 60, folds(NAMES, 0))
     for estimator in ("covariance", "ridge", "least-squares"):
         assert -0.3 < found[:, ESTIMATORS.index(estimator)].mean() < 0.05
         fitted = [np.corrcoef(x @ rating_direction(estimator, x, y), y)[0, 1] for y in [x[:, 0]]]
@@ -132,7 +133,32 @@ def test_too_few_rated_emotions_give_nothing() -> None:
     y = np.full(E, np.nan)
     y[:9] = ratings[:9, 0]
     enough = np.where(np.arange(E) < 11, ratings[:, 0], np.nan)
-    fold = folds(enough[:, None], 0)
+    fold = folds(NAMES, 0)
     assert np.isfinite(held_out_r(x @ x.T, enough[:, None], [0], fold)).all()
     assert np.isnan(rating_directions(x, y[:, None], [0])).all()
-    assert np.isnan(held_out_r(x @ x.T, y[:, None], [0], folds(y[:, None], 0))).all()
+    assert np.isnan(held_out_r(x @ x.T, y[:, None], [0], fold)).all()
+
+
+def test_folds_follow_names_whatever_their_order() -> None:
+    fold = dict(zip(NAMES, folds(NAMES, 1), strict=True))
+    order = list(reversed(NAMES))
+    assert dict(zip(order, folds(order, 1), strict=True)) == fold
+    assert list(folds(NAMES, 2)) != list(fold.values())
+
+
+def test_a_composite_that_changes_its_estimator_between_folds_is_held_out_like_its_parts() -> None:
+    rng = np.random.default_rng(13)
+    y, other = rng.normal(size=(2, E))
+    axes = np.linalg.qr(rng.normal(size=(D, 2)))[0].T
+    x = 6 * (0.35 * y + other)[:, None] * axes[0] + 2 * y[:, None] * axes[1]
+    x += 0.3 * rng.normal(size=(E, D))
+    fold = folds(NAMES, 0)
+    significant = []
+    for number in range(FOLDS):
+        train = fold != number
+        d = rating_directions(x[train], y[train, None], [0])[0]
+        significant.append(np.array_equal(d[ESTIMATORS.index("paper")], d[0]))
+    found = held_out_r(x @ x.T, y[:, None], [0], fold)[0]
+    r = dict(zip(ESTIMATORS, found, strict=True))
+    assert 0 < sum(significant) < FOLDS
+    assert r["component"] < r["paper"] < r["least-squares"]

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from analysis.cell import join_layers
-from analysis.exclusions import MAX_NAMES, exclusions_table, ranges
+from analysis.exclusions import MAX_NAMES, exclusions_table, join_names, ranges
 from analysis.layer import Settings, analyse_layer
 from analysis.tables import CellResults, left_out_table, variance_table
 from tests.test_analysis import D, E, analysed, cell_of, text_ids
@@ -172,7 +172,7 @@ def test_unrated_emotions_and_too_few_rated_ones_are_named() -> None:
     assert emotions["n"] == E - 9
     assert emotions["names"].split("; ") == [f"e{i}" for i in range(9, E)]
     missing = one(table, what="results", norms="made")
-    assert missing["why"] == "directions need 10 rated emotions, 9 are rated"
+    assert missing["why"] == "directions need 10 rated emotions, r rests on 9"
     assert found.results["held_out_r"].isnull().all()
     assert found.results["r"].notnull().all()
 
@@ -210,7 +210,7 @@ def test_few_neutral_texts_are_named_and_centred_contrasts_go_on() -> None:
     found = results(one_left, ratings)
     row = one(exclusions_table([found]), what="results", window="no-first")
     assert row["why"] == "a neutral basis needs at least 2 neutral texts, 1 are there"
-    assert (row["contrast"], row["layers"]) == ("neutral-pca", "-1-2")
+    assert (row["contrast"], row["layers"]) == ("neutral-pca", "-1 to 2")
     assert found.results["r"].sel(contrast="mean-centered").notnull().all()
 
 
@@ -223,7 +223,8 @@ def test_emotions_without_a_vector_and_those_of_one_corpus_are_named() -> None:
     b = results(cell.isel(text=kept), np.delete(ratings, 4, axis=0))
     table = exclusions_table([a, CellResults("m", "d", b.results, "d" * 64)])
     rows = table[(table["corpus"] == "c") & (table["what"] == "emotions")]
-    assert one(rows, window="no-first")["names"] == "e0"
+    gone = rows[rows["why"].str.startswith("no story")]
+    assert one(gone, window="no-first")["names"] == "e0"
     pair = one(rows, other="d")
     assert (pair["n"], pair["names"]) == (1, "e4")
     assert pair["why"] == "not in m@d, left out of comparisons with it"
@@ -232,16 +233,49 @@ def test_emotions_without_a_vector_and_those_of_one_corpus_are_named() -> None:
 def test_texts_without_a_token_are_counted_and_long_lists_say_how_much_is_cut() -> None:
     cell, ratings = cell_of()
     found = results(cell, ratings)
-    counted = found.results.assign(texts_without_token=("window", [0, 3]))
+    counted = found.results.assign(
+        texts_without_token=("window", [0, 3]),
+        texts_without_token_names=("window", ["", "e1/000/0; e1/001/0; neutral-004"]),
+    )
     table = exclusions_table([CellResults("m", "c", counted, "f" * 64)])
     row = one(table, what="texts")
     assert (row["window"], row["n"]) == ("no-first", 3)
-    from analysis.exclusions import _named
+    assert row["names"].endswith("neutral-004")
+    many = join_names([f"e{i}" for i in range(MAX_NAMES + 5)])
+    assert many.endswith(f"e{MAX_NAMES - 1}; and 5 more")
 
-    many = _named("emotions", [f"e{i}" for i in range(MAX_NAMES + 5)])
-    assert many["n"] == MAX_NAMES + 5
-    assert many["names"].endswith("; and 5 more")
+
+def test_stories_not_finite_at_one_layer_are_counted() -> None:
+    cell, ratings = cell_of()
+    cell["residual_mean"].to_numpy()[[3, 9], 0, 2] = np.inf
+    row = one(exclusions_table([results(cell, ratings)]), what="texts")
+    assert (row["window"], row["layers"], row["n"]) == ("all", "1", 2)
+
+
+def test_a_neutral_basis_that_takes_all_there_is_is_named() -> None:
+    cell, ratings = cell_of()
+    keep = np.flatnonzero(cell["emotion"].to_numpy() != "")
+    two_left = cell.isel(text=[*keep, cell.sizes["text"] - 2, cell.sizes["text"] - 1])
+    row = one(exclusions_table([results(two_left, ratings)]), what="neutral basis", window="all")
+    assert row["layers"] == "-1 to 2"
+    assert "2 neutral texts span too few directions" in row["why"]
+
+
+def test_an_emotion_with_one_story_is_in_no_half_and_named() -> None:
+    cell, ratings = cell_of()
+    keep = np.flatnonzero(cell["text_id"].to_numpy() != "")
+    alone = cell.isel(text=[at for at in keep if at not in (0, 1)])
+    table = exclusions_table([results(alone, ratings)])
+    row = one(table, what="emotions", window="all")
+    assert (row["n"], row["names"]) == (1, "e0")
+    assert "too few stories for two halves" in row["why"]
+
+
+def test_an_error_in_the_code_is_no_missing_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, ratings = cell_of()
+    with pytest.raises(ValueError, match=r"shape|broadcast|index"):
+        results(cell, ratings[:5])
 
 
 def test_runs_of_layers_are_written_short() -> None:
-    assert ranges([-1, 0, 1, 4, 7, 8]) == "-1-1, 4, 7-8"
+    assert ranges([-1, 0, 1, 4, 7, 8]) == "-1 to 1, 4, 7-8"

@@ -136,6 +136,14 @@ def test_a_design_says_what_it_does_not_identify() -> None:
     found = shares(single, labels, rng.normal(size=(len(single), D)))
     assert np.isnan(found.rest)
     assert found.emotion + found.topic + found.pair == pytest.approx(1)
+    one_each = [f"e{e}/{e:03d}/{s}" for e in range(8) for s in range(3)]
+    labels = [i.split("/")[0] for i in one_each]
+    found = shares(one_each, labels, rng.normal(size=(len(one_each), D)))
+    assert np.isnan([found.emotion, found.topic, found.pair]).all()  # emotions are topics there
+    assert np.isfinite([found.rest, found.emotion_ss]).all()
+    sparse, labels = corpus(10, 200, 3, 2, 1)
+    found = shares(sparse, labels, rng.normal(size=(len(sparse), D)))
+    assert np.isnan([found.emotion, found.pair]).all() or np.isnan(found.topic)
     without = [f"e{e}/000/{s}" for e in range(8) for s in range(3)]
     labels = [i.split("/")[0] for i in without]
     found = shares(without, labels, rng.normal(size=(len(without), D)))
