@@ -100,7 +100,7 @@ def cosine_table(cells: list[CellResults], geometry: pd.DataFrame) -> pd.DataFra
             layers = shown_layers(geometry, cell.model, window, contrast, norms)
             for layer in [i for i, corpora in layers.items() if cell.corpus in corpora]:
                 at = cell.results.sel(window=window, contrast=contrast, layer=layer)
-                emotions = at["emotion"].to_numpy().astype(str)
+                emotions = np.array([str(e) for e in at["emotion"].to_numpy()])
                 first, second = np.triu_indices(len(emotions), k=1)
                 pairs = {
                     "model": cell.model,
