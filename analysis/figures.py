@@ -248,8 +248,8 @@ def _draw_map(
     ]
     layer = f"layer {int(point['layer'])}{', its peak' if own_peak else ''}"
     ax.set_title(
-        f"{_name(cell)}: {layer}\nr (n = {n}): valence {v}, arousal {a}; silhouette of positive "
-        f"against negative: {apart[0]} here, {apart[1]} in all dimensions"
+        f"{_name(cell)}: {layer}\nr (n = {n}): valence {v}, arousal {a}\n"
+        f"positive against negative: silhouette {apart[0]} here, {apart[1]} in all dimensions"
     )
     for axis, share in zip((ax.xaxis, ax.yaxis), point["explained_variance"], strict=True):
         name = f"PC{int(share['component'])}"

@@ -43,7 +43,7 @@ GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "me
 """Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
 anyway, so that `neutral-pca` and `both` give the same figures."""
 
-SPLITS = 6
+SPLITS = 4
 """Random halvings of the stories that the reliability of directions is taken over."""
 
 KEPT_SPLITS = 2

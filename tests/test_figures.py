@@ -284,7 +284,7 @@ def test_maps_show_every_corpus_at_every_peak_of_its_model_with_components_flipp
         r = np.corrcoef(xy_EX[rated, 0], rating_E[rated])[0, 1]
         assert r == pytest.approx(abs(float(point["r"].sel(norms=NORMS, component=1))))
         apart = float(point["silhouette"].sel(norms=NORMS, space="plane"))
-        assert f"negative: {decimal(apart)} here" in ax.get_title(loc="left")
+        assert f"negative: silhouette {decimal(apart)} here" in ax.get_title(loc="left")
         variance = 100 * float(point["explained_variance"].sel(component=1))
         assert ax.get_xlabel() == f"PC1 ({variance:.0f} % of variance)"
         up, down, unrated = ax.collections
