@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
-from scipy import stats
+from scipy import special, stats
 
 
 class NotEnough(ValueError):
@@ -106,15 +106,22 @@ def correlate(
 ) -> Correlation:
     """Return Pearson's r, or Spearman's of the ranks, over the emotions that have both numbers.
 
-    r and p are NaN where fewer than three have both, or one of the two does not vary.
+    p is that of Student's t with n - 2 degrees of freedom, as scipy's `pearsonr` and `spearmanr`
+    give it; done by hand because it is called a hundred times a layer. r and p are NaN where fewer
+    than three have both, or one of the two does not vary.
     """
     both = np.isfinite(x_E) & np.isfinite(y_E)
     n = int(both.sum())
     if n < 3 or np.ptp(x_E[both]) == 0 or np.ptp(y_E[both]) == 0:
         return Correlation(float("nan"), float("nan"), n)
     x, y = x_E[both], y_E[both]
-    result = stats.spearmanr(x, y) if ranks else stats.pearsonr(x, y)
-    return Correlation(float(result.statistic), float(result.pvalue), n)
+    if ranks:
+        x, y = stats.rankdata(x), stats.rankdata(y)
+    x, y = x - x.mean(), y - y.mean()
+    r = float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+    with np.errstate(divide="ignore"):
+        t = abs(r) * np.sqrt(np.divide(n - 2, 1 - r * r))
+    return Correlation(r, float(2 * special.stdtr(n - 2, -t)), n)
 
 
 @dataclass(frozen=True)

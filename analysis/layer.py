@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from analysis.geometry import (
     principal_coordinates,
 )
 from analysis.similarity import cka_grid, gram
-from analysis.variance import VarianceShares, VarianceSums, story_design
+from analysis.variance import Design, VarianceShares, VarianceSums, story_design
 
 AXES = ("valence", "arousal")
 """Ratings in the order of the components they are paired with: PC1 valence, PC2 arousal."""
@@ -171,9 +172,8 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
     emotions = emotion_names(cell)
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     residual = cell["residual_mean"].sel(window=window, layer=layer)
-    ids = [str(i) for i in cell["text_id"].to_numpy()]
-    design = story_design(ids, labels, emotions)
-    halves_SN = story_halves(design, SPLITS, settings.seed)
+    ids = tuple(str(i) for i in cell["text_id"].to_numpy())
+    design, halves_SN = _design_and_halves(ids, tuple(labels), tuple(emotions), settings.seed)
     sums = VarianceSums(design, residual.sizes["d_model"])
     vectors = layer_vectors(residual, labels, emotions, halves_SN, sums.add)
     there_E = np.isfinite(vectors.u_ED).all(axis=1)
@@ -193,6 +193,15 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
     neutral = int(np.isfinite(vectors.neutral_ND).all(axis=1).sum())
     halved_E = np.isfinite(vectors.halves_SHED[..., 0]).all(axis=(0, 1))
     return LayerResult(out, sums.shares(), dropped_K, norm, neutral, halved_E)
+
+
+@lru_cache(maxsize=2)
+def _design_and_halves(
+    ids: tuple[str, ...], labels: tuple[str, ...], emotions: tuple[str, ...], seed: int
+) -> tuple[Design, Bool[ndarray, "split text"]]:
+    """Return what is the same for all layers of a cell."""
+    design = story_design(ids, labels, emotions)
+    return design, story_halves(design, SPLITS, seed)
 
 
 def _analyse_contrast(
