@@ -15,12 +15,14 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float64
 from numpy import ndarray
-from scipy.sparse import csr_array
 
 from analysis.geometry import NotEnough, centred
-from analysis.variance import Design
+from analysis.variance import Design, group_sums
 
 ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
+
+PIECE_BYTES = 1 << 22
+"""Vectors reduced at once."""
 
 Vectors = Float64[ndarray, "emotion d_model"]
 Basis = Float64[ndarray, "component d_model"]
@@ -115,21 +117,21 @@ def layer_vectors(
         first_half_SN = np.zeros((0, len(rows_N)), dtype=bool)
     groups_GN = np.concatenate([np.ones((1, len(rows_N)), dtype=bool), first_half_SN])
     n_groups, n_emotions = len(groups_GN), len(emotions)
-    sums_GED = np.zeros((n_groups, n_emotions, residual.sizes["d_model"]))
-    counts_GE = np.zeros((n_groups, n_emotions))
+    sums_KD = np.zeros((n_groups * n_emotions, residual.sizes["d_model"]))
+    counts_K = np.zeros(n_groups * n_emotions)
     neutral = []
-    for span in _blocks(residual):
-        x_ND = residual.isel(text=span).to_numpy().astype(np.float64)
+    for span, x_ND in _pieces(residual):
         there_N = np.asarray(np.isfinite(x_ND).all(axis=1))
         if on_block is not None:
             on_block(span, x_ND, there_N)
         here_N = rows_N[span]
         group, text = np.nonzero(groups_GN[:, span] & (there_N & (here_N >= 0)))
-        of_group = (np.ones(len(text)), (group * n_emotions + here_N[text], text))
-        picks = csr_array(of_group, shape=(n_groups * n_emotions, len(x_ND)))
-        sums_GED += (picks @ np.where(there_N[:, None], x_ND, 0)).reshape(sums_GED.shape)
-        counts_GE += picks.sum(axis=1).reshape(counts_GE.shape)
+        keys, place = np.unique(group * n_emotions + here_N[text], return_inverse=True)
+        sums_KD[keys] += group_sums(x_ND, place, len(keys), text)
+        counts_K[keys] += np.bincount(place, minlength=len(keys))
         neutral.append(x_ND[is_neutral_N[span]])
+    sums_GED = sums_KD.reshape(n_groups, n_emotions, -1)
+    counts_GE = counts_K.reshape(n_groups, n_emotions)
     halves_SHED = np.stack([sums_GED[1:], sums_GED[:1] - sums_GED[1:]], axis=1)
     counts_SHE = np.stack([counts_GE[1:], counts_GE[:1] - counts_GE[1:]], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -204,10 +206,16 @@ def contrast(
     )
 
 
-def _blocks(residual: xr.DataArray) -> Iterator[slice]:
-    """Yield spans of texts that are stored together."""
-    n = residual.sizes["text"]
+def _pieces(
+    residual: xr.DataArray,
+) -> Iterator[tuple[slice, Float64[ndarray, "text d_model"]]]:
+    """Yield the texts in float64, a piece at a time that stays in a processor's cache."""
+    n, d_model = residual.sizes["text"], residual.sizes["d_model"]
     chunks = residual.encoding.get("preferred_chunks") or residual.encoding.get("chunks")
     size = (chunks["text"] if isinstance(chunks, dict) else chunks[0]) if chunks else 1024
-    for start in range(0, n, size):
-        yield slice(start, min(n, start + size))
+    step = max(1, PIECE_BYTES // (8 * d_model))
+    for first in range(0, n, size):
+        stored = residual.isel(text=slice(first, min(n, first + size))).to_numpy()
+        for start in range(0, len(stored), step):
+            piece = stored[start : start + step].astype(np.float64)
+            yield slice(first + start, first + start + len(piece)), piece

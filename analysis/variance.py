@@ -158,13 +158,13 @@ class VarianceSums:
 
     def _add(self, pair_N: Int[ndarray, " text"], y_ND: Float64[ndarray, "text d_model"]) -> None:
         here, place_N = np.unique(pair_N, return_inverse=True)
-        sums_PD = _summed(y_ND, place_N, len(here))
+        sums_PD = group_sums(y_ND, place_N, len(here))
         for sums_GD, group_P in (
             (self._emotion_ED, self._design.emotion_P),
             (self._topic_TD, self._topic_P),
         ):
             groups, place_P = np.unique(group_P[here], return_inverse=True)
-            sums_GD[groups] += _summed(sums_PD, place_P, len(groups))
+            sums_GD[groups] += group_sums(sums_PD, place_P, len(groups))
         self._squares += float(np.einsum("nd,nd->", y_ND, y_ND))
         self._count_P[here] += np.bincount(place_N)
         for pair, sum_D in zip(here, sums_PD, strict=True):
@@ -216,11 +216,22 @@ class VarianceSums:
         )
 
 
-def _summed(
-    x_ND: Float64[ndarray, "row d_model"], group_N: Int[ndarray, " row"], n_groups: int
+def group_sums(
+    x_ND: Float64[ndarray, "row d_model"],
+    group_M: Int[ndarray, " member"],
+    n_groups: int,
+    row_M: Int[ndarray, " member"] | None = None,
 ) -> Float64[ndarray, "group d_model"]:
-    """Return the sums of rows by group; a sparse product, far faster than `numpy.add.at`."""
-    picks = (np.ones(len(x_ND)), (group_N, np.arange(len(x_ND))))
+    """Return sums of rows by group; a sparse product, far faster than `numpy.add.at`.
+
+    Args:
+        x_ND: rows.
+        group_M: the group of each member.
+        n_groups: groups.
+        row_M: the row that each member is; when None, there is one member for each row.
+    """
+    row_M = np.arange(len(x_ND)) if row_M is None else row_M
+    picks = (np.ones(len(group_M)), (group_M, row_M))
     sums: Float64[ndarray, "group d_model"] = csr_array(picks, shape=(n_groups, len(x_ND))) @ x_ND
     return sums
 
