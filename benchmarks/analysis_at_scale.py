@@ -43,7 +43,7 @@ CHECKED = 2
 """Layers that are computed again in memory."""
 TOLERANCE = 1e-6
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": None, "OMP_NUM_THREADS": 1}
-"""Dask has its workers give freed memory back at once, which makes large arrays 1.6 times slower."""
+"""Dask has workers give freed memory back at once, which makes large arrays 1.6 times slower."""
 PROGRAMS = ("numpy", "scipy", "dask", "zarr")
 
 
