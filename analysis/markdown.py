@@ -50,7 +50,7 @@ def clusters_markdown(clusters: pd.DataFrame) -> str:
         "# Clusters of emotions",
         "",
         "k-means of the contrast vectors in all their dimensions, at the layer where PC1 follows "
-        "valence best; of 2 to 15 clusters the number with the largest mean silhouette.",
+        "valence best: of 2 to 15 clusters the number with the largest mean silhouette, then ten.",
     ]
     keys = ["model", "corpus", "window", "contrast", "norms", "layer"]
     for (model, corpus, window, contrast, norms, layer), rows in clusters.groupby(keys, sort=False):
@@ -60,15 +60,14 @@ def clusters_markdown(clusters: pd.DataFrame) -> str:
             "",
             f"## {model} reads {corpus}: window {window}, contrast {contrast}, layer {layer} "
             f"(peak by {norms})",
-            "",
-            f"Mean silhouette {_decimal(float(rows['silhouette'].iloc[0]))}.",
-            "",
-            _line(["cluster", "n", "emotions"]),
-            _line(["---:", "---:", "---"]),
         ]
-        for cluster, members in rows.groupby("cluster"):
-            names = ", ".join(members["emotion"])
-            parts.append(_line([str(cluster), str(len(members)), names]))
+        for n_clusters, some in rows.groupby("n_clusters", sort=False):
+            silhouette = _decimal(float(some["silhouette"].iloc[0]))
+            parts += ["", f"{n_clusters} clusters, mean silhouette {silhouette}:", ""]
+            parts += [_line(["cluster", "n", "emotions"]), _line(["---:", "---:", "---"])]
+            for cluster, members in some.groupby("cluster"):
+                names = ", ".join(members["emotion"])
+                parts.append(_line([str(cluster), str(len(members)), names]))
     return "\n".join(parts) + "\n"
 
 

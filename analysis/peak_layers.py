@@ -20,6 +20,9 @@ COSINE_COLUMNS = (
 NUMBERS = tuple(range(2, 16))
 """Numbers of clusters that are tried."""
 
+FINE = 10
+"""A number of clusters that is shown beside the one with the largest silhouette, often just two."""
+
 
 def shown_layers(
     geometry: pd.DataFrame, model: str, window: str, contrast: str, norms: str
@@ -56,7 +59,7 @@ def cluster_table(
 
     One row for each cell, window, contrast, norms (they decide the layer), layer and emotion:
     `peak_of` names the corpora that peak there, `n_clusters` is the number with the largest
-    `silhouette`, cluster 1 is the largest. Emotions without a vector have no row.
+    `silhouette`, and then FINE; cluster 1 is the largest. Emotions without a vector have no row.
     """
     rows: list[dict[str, object]] = []
     for cell in cells:
@@ -125,21 +128,19 @@ def _clustered(
 ) -> list[dict[str, object]]:
     """Return rows of number, silhouette, cluster and emotion, cluster by cluster."""
     results = cell.results.sel(window=window, contrast=contrast, layer=layer)
-    gram_EE = results["gram"].to_numpy()
-    try:
-        found = kmeans_clusters(gram_EE, numbers, seed)
-    except ValueError:  # too few emotions have a vector to be put into groups
-        return []
-    labelled = zip(found.label_E, results["emotion"].to_numpy(), strict=True)
-    members = sorted((int(label) + 1, at, str(name)) for at, (label, name) in enumerate(labelled))
-    n_clusters = int(found.label_E.max()) + 1
-    return [
-        {
-            "n_clusters": n_clusters,
-            "silhouette": found.silhouette,
-            "cluster": label,
-            "emotion": name,
-        }
-        for label, _, name in members
-        if label > 0
-    ]
+    gram_EE, emotions = results["gram"].to_numpy(), results["emotion"].to_numpy()
+    rows: list[dict[str, object]] = []
+    for tried in (numbers, (FINE,)):
+        try:
+            found = kmeans_clusters(gram_EE, tried, seed)
+        except ValueError:  # too few emotions have a vector to be put into so many groups
+            continue
+        n_clusters = int(found.label_E.max()) + 1
+        if rows and n_clusters == rows[0]["n_clusters"]:
+            continue
+        labelled = zip(found.label_E, emotions, strict=True)
+        for label, _, name in sorted((int(c), at, str(e)) for at, (c, e) in enumerate(labelled)):
+            if label >= 0:
+                part = {"cluster": label + 1, "emotion": name}
+                rows.append({"n_clusters": n_clusters, "silhouette": found.silhouette, **part})
+    return rows

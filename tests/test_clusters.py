@@ -8,7 +8,7 @@ from sklearn.metrics import silhouette_samples, silhouette_score
 
 from analysis import gram, principal_coordinates
 from analysis.clusters import distances, gram_distances, kmeans_clusters, separation
-from analysis.peak_layers import cluster_table, cosine_table, shown_layers
+from analysis.peak_layers import FINE, cluster_table, cosine_table, shown_layers
 from analysis.tables import CellResults, geometry_table
 from tests.test_analysis import E, analysed, cell_of
 
@@ -99,7 +99,9 @@ def test_every_corpus_is_clustered_where_any_corpus_of_its_model_peaks() -> None
         rows = table[(table["window"] == window) & (table["contrast"] == "neutral-pca")]
         shown = set(zip(rows["corpus"], rows["layer"], strict=True))
         assert shown == {(corpus, layer) for corpus in best for layer in best.values()}
-        for _, members in rows.groupby(["corpus", "layer"]):
+        assert (rows.groupby(["corpus", "layer"])["n_clusters"].nunique() == 2).all()
+        assert set(rows["n_clusters"]) <= {2, 3, FINE}
+        for _, members in rows.groupby(["corpus", "layer", "n_clusters"]):
             assert sorted(members["emotion"]) == sorted(f"e{i}" for i in range(E))
             assert members["cluster"].nunique() == members["n_clusters"].iloc[0]
 

@@ -65,6 +65,6 @@ def test_clusters_are_listed_where_their_corpus_peaks() -> None:
     text = clusters_markdown(pd.DataFrame(rows))
     assert "## m reads a: window all, contrast neutral-pca, layer 4 (peak by glasgow)" in text
     assert "m reads b" not in text
-    assert "Mean silhouette -.25." in text
+    assert "2 clusters, mean silhouette -.25:" in text
     assert "| 1 | 2 | glad, happy |" in text
     assert "| 2 | 1 | sad |" in text
