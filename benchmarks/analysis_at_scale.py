@@ -87,7 +87,7 @@ def main() -> None:
     lines += [
         "",
         f"Speed-up from {figures[0]['workers']} to {figures[-1]['workers']}: {speedup:.2f}. "
-        f"Every number of {CHECKED} layers analysed again with all vectors in memory: largest "
+        f"Every number of {CHECKED} layers analysed again with all vectors in memory: largest"
         f" relative difference {worst:.1e}.",
     ]
     name = f"{facts['date']}-analysis-at-scale"
