@@ -43,6 +43,8 @@ def geometry_markdown(geometry: pd.DataFrame) -> str:
 def clusters_markdown(clusters: pd.DataFrame) -> str:
     """Return the members of each k-means cluster of each cell where it peaks itself.
 
+    For the table's first contrast and norms, the run's main ones.
+
     Args:
         clusters: as `analysis.peak_layers.cluster_table` returns it.
     """
@@ -53,6 +55,8 @@ def clusters_markdown(clusters: pd.DataFrame) -> str:
         "valence best: of 2 to 15 clusters the number with the largest mean silhouette, then ten.",
     ]
     keys = ["model", "corpus", "window", "contrast", "norms", "layer"]
+    for choice in ("contrast", "norms"):
+        clusters = clusters[clusters[choice] == next(iter(clusters[choice]), None)]
     for (model, corpus, window, contrast, norms, layer), rows in clusters.groupby(keys, sort=False):
         if corpus not in str(rows["peak_of"].iloc[0]).split():
             continue
