@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy import ndarray
 
-from analysis.geometry import principal_coordinates
+from analysis.geometry import NotEnough, principal_coordinates
 
 MIN_ON_A_SIDE = 2
 STARTS = 10
@@ -77,7 +77,7 @@ def kmeans_clusters(gram_EE: Float64[ndarray, "e e"], ks: Sequence[int], seed: i
     a rotation, which changes no distance.
 
     Raises:
-        ValueError: no number of clusters lies below the number of emotions.
+        NotEnough: no number of clusters lies below the number of emotions.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -94,7 +94,7 @@ def kmeans_clusters(gram_EE: Float64[ndarray, "e e"], ks: Sequence[int], seed: i
         if best is None or found > best[0]:
             best = found, label
     if best is None:
-        raise ValueError(f"{len(points)} emotions cannot be put into {min(ks)} clusters or more")
+        raise NotEnough(f"{len(points)} emotions cannot be put into {min(ks)} clusters or more")
     silhouette, label = best
     order = np.argsort(-np.bincount(label), kind="stable")
     label_E = np.full(len(gram_EE), -1)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.clusters import kmeans_clusters
+from analysis.geometry import NotEnough
 from analysis.layer import GEOMETRY
 from analysis.similarity import gram_cosines
 from analysis.tables import FINGERPRINT_DIGITS, CellResults, peaks
@@ -133,7 +134,7 @@ def _clustered(
     for tried in (numbers, (FINE,)):
         try:
             found = kmeans_clusters(gram_EE, tried, seed)
-        except ValueError:  # too few emotions have a vector to be put into so many groups
+        except NotEnough:  # too few emotions have a vector to be put into so many groups
             continue
         n_clusters = int(found.label_E.max()) + 1
         if rows and n_clusters == rows[0]["n_clusters"]:
