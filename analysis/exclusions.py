@@ -78,7 +78,7 @@ def _texts(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]
     results = cell.results
     for window in (str(w) for w in results["window"].to_numpy()):
         at = results.sel(window=window)
-        if "texts_without_token" in results and (n := int(at["texts_without_token"])):
+        if n := int(at["texts_without_token"]):
             names = str(at["texts_without_token_names"].item())
             counted = {"window": window, "what": "texts", "n": n, "names": names}
             yield {**named, **counted, "why": "no token in the window"}

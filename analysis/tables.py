@@ -248,13 +248,12 @@ def left_out_table(cells: list[CellResults]) -> pd.DataFrame:
             figures[f"{axis}_r_without_dimensions"] = without
             figures[f"{axis}_r_without_first"] = _without_first(r)
         tokens = ["first_token_peak", "peak_share"]
-        flat = xr.Dataset(figures).merge(results[[t for t in tokens if t in results]])
+        flat = xr.Dataset(figures).merge(results[tokens])
         frames.append(_labelled(flat.to_dataframe().reset_index(), cell))
     table = pd.concat(frames, ignore_index=True)
     keys = ["window", "contrast", "norms"]
     lead = ["model", "corpus", *keys, "layer", "depth"]
-    shown = [name for name in [*figures, *tokens] if name in table]
-    return _ordered(table[[*lead, *shown, "fingerprint"]], cells, keys)
+    return _ordered(table[[*lead, *figures, *tokens, "fingerprint"]], cells, keys)
 
 
 def _without_first(values: xr.DataArray) -> xr.DataArray:

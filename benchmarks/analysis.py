@@ -56,7 +56,7 @@ def main() -> None:
     )
     work = (
         f"{options.texts:,} texts, {EMOTIONS} emotions, {options.layers} layers, d_model "
-        f"{options.width:,}, three windows, two contrasts, {options.norms} sets of norms"
+        f"{options.width:,}, three windows, two contrasts, {options.norms} set(s) of norms"
     )
     facts = about(command, work, PROGRAMS)
     lines = heading("analysis", facts)

@@ -11,7 +11,7 @@ from analysis.cell import join_layers
 from analysis.exclusions import MAX_NAMES, exclusions_table, join_names, ranges
 from analysis.layer import Settings, analyse_layer
 from analysis.tables import CellResults, left_out_table, variance_table
-from tests.test_analysis import D, E, analysed, cell_of, text_ids
+from tests.test_analysis import D, E, cell_of, text_ids
 
 WINDOWS = ("all", "no-first")
 
@@ -21,7 +21,15 @@ def results(cell: xr.Dataset, ratings: np.ndarray, **settings: object) -> CellRe
     chosen = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings}, **settings)
     keys = [(w, int(i)) for w in cell["window"].to_numpy() for i in cell["layer"].to_numpy()]
     parts = {key: analyse_layer(cell, *key, chosen) for key in keys}
-    return CellResults("m", "c", join_layers(parts, emotions, 3, chosen), "f" * 64)
+    found = join_layers(parts, emotions, 3, chosen)
+    n_layers, n_windows = found.sizes["layer"], found.sizes["window"]
+    found = found.assign(  # what a cell's store says of its tokens
+        first_token_peak=("layer", np.ones(n_layers)),
+        peak_share=("layer", np.linspace(0.1, 0.9, n_layers)),
+        texts_without_token=("window", np.zeros(n_windows, dtype=int)),
+        texts_without_token_names=("window", [""] * n_windows),
+    )
+    return CellResults("m", "c", found, "f" * 64)
 
 
 def independent_r(x_ED: np.ndarray, rating: np.ndarray) -> float:
@@ -157,7 +165,7 @@ def test_the_variance_table_finds_planted_shares() -> None:
 def test_nothing_left_out_is_an_empty_table() -> None:
     cell, ratings = cell_of()
     cell["residual_mean"] = cell["residual_mean"].fillna(1.0)
-    table = exclusions_table([analysed(cell, ratings)])
+    table = exclusions_table([results(cell, ratings)])
     assert len(table) == 0
     assert {"model", "what", "n", "names", "why"} <= set(table)
 
