@@ -143,7 +143,9 @@ def test_a_design_says_what_it_does_not_identify() -> None:
     assert np.isfinite([found.rest, found.emotion_ss]).all()
     sparse, labels = corpus(10, 200, 3, 2, 1)
     found = shares(sparse, labels, rng.normal(size=(len(sparse), D)))
-    assert np.isnan([found.emotion, found.pair]).all() or np.isnan(found.topic)
+    assert (found.n_topics, found.n_pairs) == (29, 30)  # a single topic is shared
+    assert np.isnan([found.emotion, found.topic, found.pair]).all()
+    assert np.isfinite(found.rest)
     without = [f"e{e}/000/{s}" for e in range(8) for s in range(3)]
     labels = [i.split("/")[0] for i in without]
     found = shares(without, labels, rng.normal(size=(len(without), D)))
