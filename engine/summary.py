@@ -84,7 +84,9 @@ def print_results(console: Console, plan: Plan, layout: Layout) -> None:
 def print_outputs(console: Console, layout: Layout) -> None:
     """Print where pictures and tables are."""
     pictures = sorted(layout.figures.glob("*.png"))
-    for title, files in (("pictures", pictures), ("tables", sorted(layout.tables.glob("*.csv")))):
+    pages = sorted(layout.tables.glob("*.md"))
+    tables = [*pages, *sorted(layout.tables.glob("*.csv"))]
+    for title, files in (("pictures", pictures), ("tables, to read (md) and to use", tables)):
         console.print(f"\n{title}")
         for file in files:
             console.print(f"  {_shown(file)}", markup=False, highlight=False, soft_wrap=True)
