@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store.layout import Layout
+from store.layout import Layout, layout_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Layout", "open_analysis", "open_cell"]
+__all__ = ["Layout", "layout_of", "open_analysis", "open_cell"]
 
 
 def open_cell(run: Path | str, cell: str) -> xr.Dataset:
     """Open a cell's story vectors lazily.
 
     Args:
-        run: a run's folder, such as `runs/quickstart`.
+        run: a run's folder, such as `runs/quickstart` or `s3://bucket/quickstart`.
         cell: `model@corpus`.
 
     Returns:
@@ -28,8 +28,7 @@ def open_cell(run: Path | str, cell: str) -> xr.Dataset:
     """
     from store.residuals import open_residuals
 
-    run = Path(run)
-    return open_residuals(Layout(run.parent, run.name).residuals(cell))
+    return open_residuals(_layout(run).residuals(cell))
 
 
 def open_analysis(run: Path | str, cell: str) -> xr.Dataset:
@@ -44,5 +43,9 @@ def open_analysis(run: Path | str, cell: str) -> xr.Dataset:
     """
     from store import results
 
-    run = Path(run)
-    return results.open_analysis(Layout(run.parent, run.name).analysis(cell))
+    return results.open_analysis(_layout(run).analysis(cell))
+
+
+def _layout(run: Path | str) -> Layout:
+    root, _, name = str(run).rstrip("/").rpartition("/")
+    return layout_of(root or ".", name)

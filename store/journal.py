@@ -17,8 +17,12 @@ from typing import Any, BinaryIO, Self
 
 from manifests.errors import InputError, Problem
 from store.atomic import sync_folder
+from store.lock import hold
 
 SYNC_SECONDS = 1.0
+WRITER_SECONDS = 60.0
+"""How long a journal's earlier writer is waited for."""
+
 MEND = "take it out by hand, or move the corpus' folder away to begin anew"
 
 Row = dict[str, Any]
@@ -30,16 +34,25 @@ class Journal:
     def __init__(self, file: Path, fingerprint: str):
         """Open for appending; a torn last line, left by a crash in mid-write, is cut off.
 
+        A journal has one writer. One that was killed a moment ago, perhaps on another machine, is
+        given time to be gone.
+
         Raises:
             ValueError: the journal belongs to other settings.
+            RunLocked: another process writes to it.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(file)
-        found = journal_fingerprint(file)
-        if found not in (None, fingerprint):
-            raise ValueError(f"{file} was written under other settings ({found})")
         self._file = file
         self._stream = file.open("ab", buffering=0)
+        try:
+            hold(self._stream, file, WRITER_SECONDS)
+            _cut_torn_line(file)
+            found = journal_fingerprint(file)
+            if found not in (None, fingerprint):
+                raise ValueError(f"{file} was written under other settings ({found})")
+        except BaseException:
+            self._stream.close()
+            raise
         self._end = self._stream.seek(0, os.SEEK_END)
         self._synced, self._synced_at = self._end, time.monotonic()
         if found is None:

@@ -5,18 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.places import Far, Place, place
+
+WORK = Path("runs")
+"""Where a run whose root is an object store keeps what has to be on a disk, in the folder that the
+command is given in."""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one run; nothing is created by asking for one.
+    """Places of one run; nothing is created by asking for one.
 
     Attributes:
         root: folder that holds runs.
         run_name: the manifest's name.
+        far: the same in an object store, None for a run that lives in its folder alone. Story
+            vectors and results are there and not in the folder; everything else is in the folder
+            and, once it is finished, there too.
     """
 
     root: Path
     run_name: str
+    far: Far | None = None
+
+    @property
+    def far_run(self) -> Far | None:
+        """The run's folder in an object store."""
+        return None if self.far is None else self.far / self.run_name
+
+    def folders(self) -> list[Place]:
+        """Return where the run lives: its folder, and its place in an object store."""
+        return [self.run, *([] if self.far_run is None else [self.far_run])]
 
     @property
     def run(self) -> Path:
@@ -48,6 +67,11 @@ class Layout:
         """PNG and PDF figures."""
         return self.run / "figures"
 
+    @property
+    def page(self) -> Path:
+        """The page that shows the run."""
+        return self.run / "report" / "index.html"
+
     def record(self, kind: str, name: str) -> Path:
         """Return the record of a finished stage."""
         return self.run / "records" / kind / f"{name}.json"
@@ -72,18 +96,37 @@ class Layout:
         """Return the list of what a corpus lacks because it was refused too often."""
         return self.corpus(corpus) / "given_up.csv"
 
+    def words(self, corpus: str) -> Place:
+        """Return what a corpus' words give without a model."""
+        return self._large("corpora", corpus, "words.zarr")
+
     def superseded(self, corpus: str, fingerprint: str) -> Path:
         """Return where a corpus goes whose settings were changed."""
         return self.run / "corpora" / ".superseded" / f"{corpus}-{fingerprint[:16]}"
 
-    def cell(self, cell: str) -> Path:
-        """Return a cell's folder (`model@corpus`)."""
-        return self.run / "cells" / cell
+    def residuals(self, cell: str) -> Place:
+        """Return a cell's story vectors (`model@corpus`)."""
+        return self._large("cells", cell, "residuals.zarr")
 
-    def residuals(self, cell: str) -> Path:
-        """Return a cell's story vectors."""
-        return self.cell(cell) / "residuals.zarr"
-
-    def analysis(self, cell: str) -> Path:
+    def analysis(self, cell: str) -> Place:
         """Return a cell's results."""
-        return self.cell(cell) / "analysis.zarr"
+        return self._large("cells", cell, "analysis.zarr")
+
+    def _large(self, *parts: str) -> Place:
+        where: Place = self.run if self.far_run is None else self.far_run
+        for part in parts:
+            where = where / part
+        return where
+
+
+def layout_of(root: str | Path, run_name: str) -> Layout:
+    """Return the layout of a run under a root, which is a folder or an object store's address.
+
+    Raises:
+        ValueError: an address of an unknown kind.
+    """
+    where = place(str(root))
+    if isinstance(where, Path):
+        return Layout(where, run_name)
+    scheme, _, rest = where.address.partition("://")
+    return Layout(WORK / scheme / rest, run_name, where)

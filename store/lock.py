@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
@@ -47,6 +50,24 @@ def run_lock(file: Path) -> Iterator[None]:
     finally:
         holder_file.unlink(missing_ok=True)
         lock.release()
+
+
+def hold(stream: IO[bytes], file: Path, seconds: float) -> None:
+    """Take the kernel's lock on an open file until it is closed.
+
+    Raises:
+        RunLocked: another process has had it for all of these seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RunLocked(f"{file} is being written by another process") from None
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _holder(file: Path) -> str:

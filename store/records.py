@@ -50,7 +50,14 @@ def write_record(file: Path, record: Record) -> None:
 def read_record(file: Path) -> Record | None:
     """Return a stage's record, or None where it has none that can be read."""
     try:
-        data = json.loads(file.read_bytes())
-        return Record(**data)
-    except (FileNotFoundError, ValueError, TypeError):
+        return parse_record(file.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def parse_record(content: bytes) -> Record | None:
+    """Return the record that some bytes are, or None where they are none."""
+    try:
+        return Record(**json.loads(content))
+    except (ValueError, TypeError):
         return None

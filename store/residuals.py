@@ -7,8 +7,8 @@ that its presence, with a size, says that the shard is done.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from store.atomic import folder_written_whole
 from store.corpus import Text
+from store.places import Far, Place, replaced_folder, told, zarr_store
 from store.shards import (
     group_attributes,
     missing_shards,
@@ -64,7 +64,7 @@ class ShardBlock:
 
 
 def create_residuals(
-    folder: Path,
+    folder: Place,
     texts: Sequence[Text],
     windows: Sequence[str],
     layers: Sequence[int],
@@ -83,7 +83,7 @@ def create_residuals(
     """
     n = len(texts)
     per_shard = min(n, shard_texts(len(windows), len(layers), d_model))
-    with folder_written_whole(folder) as partial:
+    with replaced_folder(folder) as partial:
         group = zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
         checked: list[Any] = [ZstdCodec(level=3), Crc32cCodec()]
         sizes = {
@@ -132,22 +132,23 @@ def create_residuals(
             coordinate[:] = np.asarray(values, dtype=None if dtype == "int32" else object)
 
 
-def write_shard(folder: Path, shard: int, block: ShardBlock) -> None:
+def write_shard(folder: Place, shard: int, block: ShardBlock) -> None:
     """Write one shard's arrays, `residual_mean` last. Writing it twice gives the same shard."""
     span = shard_span(folder, shard)
     rows = slice(span.start, span.stop)
     if block.residual_mean.shape[0] != len(span):
         raise ValueError(f"shard {shard} holds {len(span)} texts, not {len(block.residual_mean)}")
     # A shard in which no window has a token is all NaN, and its file must be there all the same.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(folder, mode="r+")
+    writing = told(folder) if isinstance(folder, Far) else nullcontext()
+    with zarr.config.set({"array.write_empty_chunks": True}), writing:
+        group = zarr.open_group(zarr_store(folder), mode="r+")
         for name, (dimensions, _) in ARRAYS.items():
             mine = rows if dimensions[0] == "text" else slice(shard, shard + 1)
             values = getattr(block, name)
             _array(group, name)[mine] = values if dimensions[0] == "text" else values[None]
 
 
-def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
+def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
     """Open a complete store lazily: one chunk for each shard, window and layer.
 
     Args:
@@ -167,7 +168,8 @@ def open_residuals(folder: Path, as_dask: bool = True) -> xr.Dataset:
         raise FileNotFoundError(
             f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing"
         )
-    return xr.open_zarr(folder, consolidated=False, chunks={} if as_dask else None)
+    store = zarr_store(folder, read_only=True)
+    return xr.open_zarr(store, consolidated=False, chunks={} if as_dask else None)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

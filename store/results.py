@@ -9,29 +9,31 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from store.atomic import folder_written_whole, written_whole
+from store.atomic import written_whole
+from store.places import Place, replaced_folder, there, zarr_store
 
 STRING = np.dtypes.StringDType()
 
 
-def write_analysis(folder: Path, results: xr.Dataset) -> None:
+def write_analysis(folder: Place, results: xr.Dataset) -> None:
     """Write a cell's results whole, replacing older ones; text as Zarr strings."""
     bare = results.drop_indexes(list(results.indexes))
     text = [name for name, values in bare.variables.items() if values.dtype.kind == "U"]
     bare = bare.assign({name: bare[name].astype(STRING) for name in text})
-    with folder_written_whole(folder) as partial:
+    with replaced_folder(folder) as partial:
         bare.to_zarr(partial, mode="w", consolidated=False, zarr_format=3)
 
 
-def open_analysis(folder: Path, as_dask: bool = True) -> xr.Dataset:
+def open_analysis(folder: Place, as_dask: bool = True) -> xr.Dataset:
     """Open a cell's results lazily, as Dask arrays or as plain arrays read when indexed.
 
     Raises:
         FileNotFoundError: the cell was not analysed.
     """
-    if not (folder / "zarr.json").is_file():
+    if not there(folder):
         raise FileNotFoundError(f"{folder}: nothing was analysed here")
-    return xr.open_zarr(folder, consolidated=False, chunks={} if as_dask else None)
+    store = zarr_store(folder, read_only=True)
+    return xr.open_zarr(store, consolidated=False, chunks={} if as_dask else None)
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[Path]:

@@ -1,10 +1,12 @@
-"""Which shards of a store there are, told from file names and metadata without opening arrays."""
+"""Which shards of a store there are, told from object names and metadata without opening arrays."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from store.places import MARK, Place, read_object, sizes
 
 SHARD_BYTES = 256_000_000
 MIN_SHARD_TEXTS, MAX_SHARD_TEXTS = 64, 1024
@@ -16,38 +18,48 @@ def shard_texts(n_windows: int, n_layers: int, d_model: int) -> int:
     return max(MIN_SHARD_TEXTS, min(MAX_SHARD_TEXTS, SHARD_BYTES // per_text))
 
 
-def shard_span(folder: Path, shard: int) -> range:
+def shard_span(folder: Place, shard: int) -> range:
     """Return the rows of a shard."""
     n, per_shard = _grid(folder)
     return range(shard * per_shard, min(n, (shard + 1) * per_shard))
 
 
-def n_shards(folder: Path) -> int:
+def n_shards(folder: Place) -> int:
     """Return how many shards a store has."""
     n, per_shard = _grid(folder)
     return -(-n // per_shard)
 
 
-def missing_shards(folder: Path) -> list[int]:
-    """Return the shards that are not there, found by looking for their files."""
-    missing = []
-    for shard in range(n_shards(folder)):
-        file = folder / "residual_mean" / "c" / str(shard) / "0" / "0" / "0"
-        if not (file.is_file() and file.stat().st_size > 0):
-            missing.append(shard)
-    return missing
+def missing_shards(folder: Place) -> list[int]:
+    """Return the shards that are not there, found by looking for their objects."""
+    whole = range(n_shards(folder))
+    if isinstance(folder, Path):  # looked up one by one: listing reads four folders for each shard
+        return [shard for shard in whole if not _file_size(folder / _object(shard))]
+    found = sizes(folder, "residual_mean/c")
+    return [shard for shard in whole if not found.get(_object(shard))]
 
 
-def group_attributes(folder: Path) -> dict[str, Any] | None:
+def _object(shard: int) -> str:
+    return f"residual_mean/c/{shard}/0/0/0"
+
+
+def _file_size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def group_attributes(folder: Place) -> dict[str, Any] | None:
     """Return the attributes of a Zarr group, or None where there is none."""
     try:
-        attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"]
+        attributes = json.loads(read_object(folder, MARK))["attributes"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
     return attributes if isinstance(attributes, dict) else None
 
 
-def _grid(folder: Path) -> tuple[int, int]:
+def _grid(folder: Place) -> tuple[int, int]:
     """Return (texts, texts in a shard) from the array's metadata."""
-    metadata = json.loads((folder / "residual_mean" / "zarr.json").read_bytes())
+    metadata = json.loads(read_object(folder, "residual_mean/zarr.json"))
     return metadata["shape"][0], metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
