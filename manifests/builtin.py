@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class BuiltinModel:
         sha256: digest of that file.
         n_layers: blocks.
         d_model: width of the residual stream.
+        config: what its `config.json` says of its sizes.
         licence: licence of the weights.
         description: one line for people.
     """
@@ -37,6 +39,7 @@ class BuiltinModel:
     sha256: str
     n_layers: int
     d_model: int
+    config: dict[str, Any]
     licence: str
     description: str
 
@@ -47,6 +50,17 @@ BUILTIN_MODELS: dict[str, BuiltinModel] = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         n_layers=30,
         d_model=576,
+        config={
+            "model_type": "llama",
+            "num_hidden_layers": 30,
+            "hidden_size": 576,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "intermediate_size": 1536,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 8192,
+        },
         licence="Apache-2.0",
         description="SmolLM2-135M-Instruct, 30 layers, d_model 576, dequantised from Q4_1",
     ),
@@ -62,6 +76,17 @@ BUILTIN_MODELS: dict[str, BuiltinModel] = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         n_layers=18,
         d_model=640,
+        config={
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 18,
+            "hidden_size": 640,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "intermediate_size": 2048,
+            "vocab_size": 262144,
+            "max_position_embeddings": 32768,
+        },
         licence="Gemma Terms of Use",
         description="Gemma-3-270M (base), 18 layers, d_model 640, dequantised from Q4_K_M",
     ),

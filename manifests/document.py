@@ -6,7 +6,7 @@ sees is what the author wrote.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,21 @@ class Document:
         file: where it came from.
         data: plain dicts, lists and scalars.
         lines: 1-based line of every key and list item, by path.
+        files: files of the paths that stand in another one, which this one extends.
     """
 
     file: Path
     data: Any
     lines: dict[KeyPath, int]
+    files: dict[KeyPath, Path] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, what: str) -> Problem:
         """Return a Problem at `path`, with the line of its nearest written ancestor."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        return Problem(self.file, self.lines.get(known, 1), ".".join(map(str, path)), what)
+        file = self.files.get(known, self.file)
+        return Problem(file, self.lines.get(known, 1), ".".join(map(str, path)), what)
 
 
 def read_document(file: Path) -> Document:

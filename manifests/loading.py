@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from manifests.document import Document, KeyPath, read_document
+from manifests.document import Document, KeyPath
 from manifests.errors import InputError, Problem, shorten
+from manifests.expanding import read_expanded
 from manifests.schema import Manifest
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def read_manifest(file: Path) -> tuple[Manifest, Document]:
@@ -20,15 +23,32 @@ def read_manifest(file: Path) -> tuple[Manifest, Document]:
     Raises:
         InputError: one problem for each mistake, with its line and key.
     """
-    document = read_document(file)
+    document = read_expanded(file)
+    kind = "a manifest: expected keys such as version, name, models and corpora"
+    return validate(document, Manifest, kind), document
+
+
+def validate(document: Document, schema: type[Checked], kind: str) -> Checked:
+    """Check a document against a schema.
+
+    Args:
+        document: as read.
+        schema: what it should be.
+        kind: what to say it is not, when it holds no keys at all.
+
+    Raises:
+        InputError: one problem for each mistake, with its line and key.
+    """
     if not isinstance(document.data, dict):
-        what = "expected keys such as version, name, models and corpora"
-        raise InputError(Problem(file, 1, "", f"not a manifest: {what}"))
+        raise InputError(Problem(document.file, 1, "", f"not {kind}"))
     try:
-        return Manifest.model_validate(document.data), document
+        return schema.model_validate(document.data)
     except ValidationError as error:
         raise InputError(
-            [document.problem(_written(e["loc"], document), _say(dict(e))) for e in error.errors()]
+            [
+                document.problem(_written(e["loc"], document), _say(dict(e), schema))
+                for e in error.errors()
+            ]
         ) from None
 
 
@@ -48,10 +68,10 @@ def _written(loc: KeyPath, document: Document) -> KeyPath:
     return path
 
 
-def _say(error: dict[str, Any]) -> str:
+def _say(error: dict[str, Any], schema: type[BaseModel]) -> str:
     kind, loc, given = error["type"], error["loc"], error["input"]
     if kind == "extra_forbidden":
-        known = _keys_at(loc[:-1])
+        known = _keys_at(loc[:-1], schema)
         close = difflib.get_close_matches(str(loc[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key; {hint}"
@@ -69,9 +89,9 @@ def _say(error: dict[str, Any]) -> str:
     return f"expected {message}, got {shorten(given)}"
 
 
-def _keys_at(loc: KeyPath) -> list[str]:
+def _keys_at(loc: KeyPath, schema: type[BaseModel]) -> list[str]:
     """Return the keys that the schema knows at a location."""
-    model: Any = Manifest
+    model: Any = schema
     for part in loc:
         if isinstance(model, type) and issubclass(model, BaseModel):
             fields = {(f.alias or name): f for name, f in model.model_fields.items()}

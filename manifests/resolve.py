@@ -9,6 +9,7 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ class Writing:
 
     def pairs(self) -> list[Pair]:
         """Return every emotion with each of its topics, in corpus order."""
+        return list(self._pairs)
+
+    @cached_property
+    def _pairs(self) -> list[Pair]:
         n = len(self.topics)
         wanted = n if self.spec.topics_per_emotion == "all" else self.spec.topics_per_emotion
         return [
@@ -135,7 +140,7 @@ def load_study(file: Path) -> Study:
             if corpus.generate is not None:
                 writing[name] = _resolve_writing(name, corpus.generate, manifest, document)
             elif corpus.import_ is not None:
-                importing[name] = _resolve_importing(name, corpus.import_, document)
+                importing[name] = _resolve_importing(name, corpus.import_, manifest, document)
         except InputError as error:
             problems += error.problems
     for index, entry in enumerate(manifest.analysis.norms):
@@ -229,7 +234,9 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
     return Writing(spec, emotions, topics, neutral, prompts, template)
 
 
-def _resolve_importing(name: str, spec: Import, document: Document) -> Importing:
+def _resolve_importing(
+    name: str, spec: Import, manifest: Manifest, document: Document
+) -> Importing:
     path: KeyPath = ("corpora", name, "import")
     found: dict[str, Path | None] = {}
     for key, value in (("stories", spec.stories), ("neutral", spec.neutral)):
@@ -237,6 +244,9 @@ def _resolve_importing(name: str, spec: Import, document: Document) -> Importing
         if file is not None and not file.exists():
             raise InputError(document.problem((*path, key), f"no such file: {file}"))
         found[key] = file
+    if spec.writer is not None and spec.writer not in manifest.models:
+        what = f"unknown model {spec.writer!r}; {_known(spec.writer, manifest.models)}"
+        raise InputError(document.problem((*path, "writer"), what))
     return Importing(spec, found["stories"], found["neutral"])
 
 

@@ -1,7 +1,8 @@
 """The manifest schema, version 1: every setting of a run, with its default and its meaning.
 
 Only shapes and ranges are checked here. Names that point elsewhere (a model, a list, a file) are
-looked up in `manifests.resolve`, which also turns relative paths into absolute ones.
+looked up in `manifests.resolve`, which also turns relative paths into absolute ones. `extends` and
+`matrix` are gone before this is looked at (`manifests.expanding`).
 """
 
 from __future__ import annotations
@@ -265,6 +266,8 @@ class Import(Strict):
     """Which columns hold what."""
     neutral: str | None = None
     """Neutral texts: a text file with one a line, or a table like `stories` without emotions."""
+    writer: str | None = None
+    """Model of this manifest that wrote it, for comparing how models read their own stories."""
     neutral_emotion: str | None = None
     """Texts of this emotion are the neutral ones, as `neutral` in many labelled corpora."""
     texts_per_emotion: int | None = Field(default=None, ge=1)
@@ -423,7 +426,20 @@ class Analysis(Strict):
     neutral_variance: float = Field(default=0.5, gt=0, lt=1)
     """Share of the neutral texts' variance that the neutral basis must explain."""
     seed: int = Field(default=0, ge=0)
-    """Decides how emotions are dealt out for cross-validation and stories halved."""
+    """Decides how emotions are dealt out for cross-validation, stories halved, both drawn anew
+    and ratings permuted."""
+    bootstraps: int = Field(default=1000, ge=100)
+    """Draws of stories, and of emotions, behind each interval."""
+    permutations: int = Field(default=10_000, ge=100)
+    """Permutations of the ratings behind each p that is corrected for the search over layers."""
+
+
+class Report(Strict):
+    """What the page of the run carries."""
+
+    stories_per_emotion: int = Field(default=9, ge=0)
+    """Stories of each emotion to be read there, the first of the corpus; 0 for none, and no refused
+    replies either, where texts may not be passed on."""
 
 
 def _cells(value: object) -> object:
@@ -453,3 +469,5 @@ class Manifest(Strict):
     """How stories are read."""
     analysis: Analysis = Field(default_factory=Analysis)
     """What is computed."""
+    report: Report = Field(default_factory=Report)
+    """What the page carries."""
