@@ -17,8 +17,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from analysis.geometry import correlate
+from analysis.results import FINGERPRINT_DIGITS, CellResults
 from analysis.similarity import cka_grid
-from analysis.tables import FINGERPRINT_DIGITS, CellResults
 
 GramStack = Float64[ndarray, "layer emotion emotion"]
 

@@ -16,6 +16,10 @@ MOSTLY = 0.5
 """Share of the token norms from which a mean over all tokens is mostly one token's."""
 
 
+MASSIVE = 10.0
+"""Times the mean norm of a text's tokens from which its longest token is massive."""
+
+
 def massive_activations(cell: xr.Dataset) -> xr.Dataset:
     """Return how unevenly the residual stream is spread over tokens and dimensions, by layer.
 

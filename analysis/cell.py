@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from operator import attrgetter
 
 import numpy as np
@@ -10,8 +11,10 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
-from analysis.directions import ESTIMATORS
-from analysis.layer import AXES, N_DROPPED, SPACES, LayerResult, Settings
+from analysis.directions import ESTIMATORS, FOLDS, folds
+from analysis.inference import permutation_p
+from analysis.layer import N_DROPPED, LayerResult
+from analysis.settings import AXES, SPACES, Settings
 from analysis.similarity import cka_grid, cosine_grid
 from analysis.variance import SHARES
 
@@ -50,6 +53,13 @@ def join_layers(
         - the shares of `analysis.variance.VarianceShares`, of the story vectors;
         - dropped_dimension, dropped_norm, dropped_share and without_r, without_variance,
           without_cka: the largest dimensions, what they carry, and what is found without them;
+        - p_corrected, without_p_corrected: p corrected for the search over layers from 0 up;
+        - story_draw, emotion_draw, without_draw: r over draws of stories and of emotions, and over
+          draws of stories without the largest dimensions, signed as r is; story_overlap: mean
+          |cosine| of drawn components with the full sample's;
+        - group_cka, group_cka_debiased, group_silhouette: what is found without each of some groups
+          of emotions; without_cka_grid, without_group_cka, without_silhouette: without the largest
+          dimensions;
         - missing (why numbers are NaN).
     """
     windows = list(dict.fromkeys(window for window, _ in results))
@@ -57,11 +67,9 @@ def join_layers(
 
     def stack(field: str) -> ndarray:
         """Return [window, layer, contrast, ...]."""
+        path = attrgetter(field)
         return np.array(
-            [
-                [[getattr(c, field) for c in results[w, i].contrasts] for i in layers]
-                for w in windows
-            ]
+            [[[path(c) for c in results[w, i].contrasts] for i in layers] for w in windows]
         )
 
     def by_layer(field: str) -> ndarray:
@@ -135,13 +143,35 @@ def join_layers(
                 by_layer("dropped_K").astype(np.int32),
             ),
             "dropped_norm": (("window", "layer"), by_layer("dropped_norm")),
-            "dropped_share": (wlc, stack("dropped_share")),
-            "without_r": (by_component, stack("without_r_NX")),
-            "without_variance": ((*wlc, "component"), stack("without_variance_X")),
+            "dropped_share": (wlc, stack("robust.dropped_share")),
+            "without_r": (by_component, stack("robust.without_r_NX")),
+            "without_variance": ((*wlc, "component"), stack("robust.without_variance_X")),
             **{
-                f"without_{name}": (wlc, stack("without_cka_T")[..., way])
+                f"without_{name}": (wlc, stack("robust.without_cka_T")[..., way])
                 for way, name in enumerate(grids)
             },
+            **{
+                name: (
+                    (*by_component, "draw"),
+                    np.moveaxis(stack(f"robust.{name}_BNX"), wlc.index("contrast") + 1, -1),
+                )
+                for name in ("story_draw", "emotion_draw", "without_draw")
+            },
+            "story_overlap": ((*wlc, "component"), stack("robust.story_overlap_X")),
+            "p_corrected": (by_component, _corrected_p(stack("scores_XE"), layers, settings)),
+            "without_p_corrected": (
+                by_component,
+                _corrected_p(stack("robust.without_scores_XE"), layers, settings),
+            ),
+            "group_silhouette": (
+                (*wlc, "group", "norms", "space"),
+                stack("robust.group_silhouette_GNS"),
+            ),
+            "without_silhouette": (
+                (*wlc, "norms", "space"),
+                stack("robust.without_silhouette_NS"),
+            ),
+            **_grids_without(gram_CWLEE, stack, emotions, settings),
             **{
                 f"variance_{name}": (("window", "layer"), by_layer(f"variance.{name}"))
                 for name in SHARES
@@ -162,6 +192,50 @@ def join_layers(
             "rank": np.arange(1, N_DROPPED + 1),
         },
     )
+
+
+def _corrected_p(
+    score_WLCXE: Float64[ndarray, "window layer contrast component emotion"],
+    layers: Sequence[int],
+    settings: Settings,
+) -> Float64[ndarray, "window layer contrast norms component"]:
+    """Return p corrected for the search over the blocks; NaN for the embedding output."""
+    lead, n_axes = score_WLCXE.shape[:3], score_WLCXE.shape[3]
+    out = np.full((*lead, len(settings.ratings), n_axes), np.nan)
+    blocks = [at for at, layer in enumerate(layers) if layer >= 0]
+    for window, contrast in product(range(lead[0]), range(lead[2])):
+        score_LXE = score_WLCXE[window, blocks, contrast]
+        for norms, rating_EX in enumerate(settings.ratings.values()):
+            found = permutation_p(score_LXE, rating_EX, settings.permutations, settings.seed)
+            out[window, blocks, contrast, norms] = found
+    return out
+
+
+def _grids_without(
+    gram_CWLEE: Float64[ndarray, "contrast window layer emotion emotion"],
+    stack: Callable[[str], ndarray],
+    emotions: Sequence[str],
+    settings: Settings,
+) -> dict[str, tuple[tuple[str, ...], ndarray]]:
+    """Return CKA over pairs of layers without groups of emotions, or dimensions."""
+    without_CWLEE = np.moveaxis(stack("robust.without_gram_EE"), 2, 0)
+    fold_E = folds(emotions, settings.seed)
+    over_pairs = ("contrast", "window", "layer", "layer_b")
+
+    def grids(gram: ndarray, kept_E: ndarray, debiased: bool = False) -> ndarray:
+        chosen = gram[..., kept_E, :][..., kept_E]
+        return np.array([[cka_grid(g, g, debiased) for g in per_window] for per_window in chosen])
+
+    def groups(gram: ndarray, debiased: bool = False) -> ndarray:
+        return np.array([grids(gram, fold_E != group, debiased) for group in range(FOLDS)])
+
+    everyone = np.ones(len(fold_E), dtype=bool)
+    return {
+        "group_cka": (("group", *over_pairs), groups(gram_CWLEE)),
+        "group_cka_debiased": (("group", *over_pairs), groups(gram_CWLEE, debiased=True)),
+        "without_cka_grid": (over_pairs, grids(without_CWLEE, everyone)),
+        "without_group_cka": (("group", *over_pairs), groups(without_CWLEE)),
+    }
 
 
 def _crossed(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64
 from numpy import ndarray
 
 from analysis.geometry import NotEnough, centred
+from analysis.resampling import Units, UnitSums
 from analysis.variance import Design, group_sums
 
 ContrastKind = Literal["mean-centered", "neutral-pca", "both"]
@@ -87,11 +88,17 @@ class LayerVectors:
         u_ED: emotion means, NaN where an emotion has no story with a token in the window.
         neutral_ND: the neutral texts' vectors.
         halves_SHED: emotion means over either half of the stories, for each split.
+        units: what the bootstrap over stories draws; none where none were asked for.
+        unit_sum_UD: sums of story vectors by unit.
+        unit_count_U: stories behind them.
     """
 
     u_ED: Vectors
     neutral_ND: Float64[ndarray, "text d_model"]
     halves_SHED: Float64[ndarray, "split half emotion d_model"]
+    units: Units
+    unit_sum_UD: Float64[ndarray, "unit d_model"]
+    unit_count_U: Float64[ndarray, " unit"]
 
 
 def layer_vectors(
@@ -100,6 +107,7 @@ def layer_vectors(
     emotions: Sequence[str],
     first_half_SN: Bool[ndarray, "split text"] | None = None,
     on_block: OnBlock | None = None,
+    units: Units | None = None,
 ) -> LayerVectors:
     """Reduce one window and layer over its stories, read block by block.
 
@@ -109,6 +117,7 @@ def layer_vectors(
         emotions: emotions in the wanted order.
         first_half_SN: for each split, which texts are in its first half; none when None.
         on_block: given each block as it is read, for whatever else is to be reduced.
+        units: groups of stories to be summed for the bootstrap; none when None.
     """
     row_of = {name: row for row, name in enumerate(emotions)}
     rows_N = np.array([row_of.get(name, -1) for name in emotion])
@@ -117,6 +126,8 @@ def layer_vectors(
         first_half_SN = np.zeros((0, len(rows_N)), dtype=bool)
     groups_GN = np.concatenate([np.ones((1, len(rows_N)), dtype=bool), first_half_SN])
     n_groups, n_emotions = len(groups_GN), len(emotions)
+    units = units or Units(np.full(len(rows_N), -1), np.zeros(0, dtype=int))
+    by_unit = UnitSums(units, residual.sizes["d_model"])
     sums_KD = np.zeros((n_groups * n_emotions, residual.sizes["d_model"]))
     counts_K = np.zeros(n_groups * n_emotions)
     neutral = []
@@ -124,6 +135,7 @@ def layer_vectors(
         there_N = np.asarray(np.isfinite(x_ND).all(axis=1))
         if on_block is not None:
             on_block(span, x_ND, there_N)
+        by_unit.add(span, x_ND, there_N)
         here_N = rows_N[span]
         group, text = np.nonzero(groups_GN[:, span] & (there_N & (here_N >= 0)))
         keys, place = np.unique(group * n_emotions + here_N[text], return_inverse=True)
@@ -138,7 +150,9 @@ def layer_vectors(
         halves_SHED /= counts_SHE[..., None]
         u_ED = sums_GED[0] / counts_GE[0, :, None]
     halves_SHED[counts_SHE == 0] = np.nan
-    return LayerVectors(u_ED, np.concatenate(neutral), halves_SHED)
+    return LayerVectors(
+        u_ED, np.concatenate(neutral), halves_SHED, units, by_unit.sum_UD, by_unit.count_U
+    )
 
 
 def story_halves(design: Design, n_splits: int, seed: int) -> Bool[ndarray, "split text"]:

@@ -100,7 +100,11 @@ def tally_corpus(
             tally.mattr.append(ratio)
         for rated in norms:
             lexicon = emotion.lexicon.setdefault(rated.name, Lexicon())
-            _add_ratings(lexicon, text.text, text.emotion, rated)
+            found = story_ratings(text.text, text.emotion, rated)
+            lexicon.words += found.words
+            if found.words:
+                lexicon.valence.append(found.mean[0])
+                lexicon.arousal.append(found.mean[1])
     return tally
 
 
@@ -206,7 +210,21 @@ def moving_type_token_ratio(words: list[str]) -> float | None:
     return float(np.mean(distinct)) / MATTR_WORDS
 
 
-def _add_ratings(lexicon: Lexicon, text: str, emotion: str, norms: Norms) -> None:
+@dataclass(frozen=True)
+class StoryRatings:
+    """Ratings of a story's words.
+
+    Attributes:
+        words: rated words.
+        mean: their mean valence and arousal, NaN without any.
+    """
+
+    words: int
+    mean: tuple[float, float]
+
+
+def story_ratings(text: str, emotion: str, norms: Norms) -> StoryRatings:
+    """Return the ratings of a story's words, the emotion's word and its inflections left out."""
     words = words_of(text.replace("-", " "))
     own = {
         at for place in find_inflections(emotion, words) for at in range(place.start, place.stop)
@@ -216,11 +234,10 @@ def _add_ratings(lexicon: Lexicon, text: str, emotion: str, norms: Norms) -> Non
         for at, word in enumerate(words)
         if at not in own and word in norms.ratings
     ]
-    lexicon.words += len(rated)
-    if rated:
-        valence, arousal = np.mean(rated, axis=0)
-        lexicon.valence.append(float(valence))
-        lexicon.arousal.append(float(arousal))
+    if not rated:
+        return StoryRatings(0, (float("nan"), float("nan")))
+    valence, arousal = np.mean(rated, axis=0)
+    return StoryRatings(len(rated), (float(valence), float(arousal)))
 
 
 def _pronoun(word: str) -> str:

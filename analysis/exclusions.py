@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.directions import MIN_RATED
-from analysis.tables import CellResults
+from analysis.resampling import MAX_UNDRAWN
+from analysis.results import CellResults
 
 MAX_NAMES = 200
 """Names given of each exclusion; the rest is counted."""
@@ -21,9 +22,9 @@ COLUMNS = ("model", "corpus", "other", "window", "contrast", "norms", "layers", 
 def exclusions_table(cells: list[CellResults]) -> pd.DataFrame:
     """Return one row for each thing left out; no row where nothing was.
 
-    `what` is `emotions` or `texts` left out, `n` of them, with their `names`, `results` that are
-    missing in some `layers`, or a `neutral basis` of too few texts; `other` is the corpus or model
-    that a cell is compared with. An empty field means all.
+    `what` is `emotions` or `texts` left out, `n` of them, with their `names`, `results` or
+    `intervals` that are missing in some `layers`, or a `neutral basis` of too few texts; `other`
+    is the corpus or model that a cell is compared with. An empty field means all.
     """
     rows = [row for cell in cells for row in _of_cell(cell)]
     rows += [row for a, b in combinations(cells, 2) for row in _of_pair(a, b)]
@@ -58,6 +59,7 @@ def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
             yield {**named, "norms": norms, "what": "results", "why": why}
     yield from _texts(cell, named)
     yield from _missing(cell, named)
+    yield from _without_interval(cell, named)
     for window in (str(w) for w in results["window"].to_numpy()):
         halved = results["halved"].sel(window=window).to_numpy()
         single = [emotions[at] for at in np.flatnonzero(~halved.all(axis=0))]
@@ -99,6 +101,23 @@ def _texts(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]
                 )
                 where = {"window": window, "contrast": contrast, "layers": layers}
                 yield {**named, **where, "what": "neutral basis", "why": why}
+
+
+def _without_interval(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield layers whose r has no interval over stories, for want of stories to draw."""
+    results = cell.results
+    for window in (str(w) for w in results["window"].to_numpy()):
+        at = results.sel(window=window)
+        found = at["r"].notnull() & at["story_draw"].isnull().all("draw")
+        layers = found.any(["contrast", "norms", "component"])
+        if layers.any():
+            numbers = sorted(int(i) for i in at["layer"].to_numpy()[layers.to_numpy()])
+            why = (
+                f"more than {MAX_UNDRAWN:.0%} of the emotions have a single text, or too few are "
+                "rated: no interval over stories"
+            )
+            where = {"window": window, "layers": ranges(numbers)}
+            yield {**named, **where, "what": "intervals", "why": why}
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ What compares layers is in `analysis.cell`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,6 @@ import xarray as xr
 from jaxtyping import Bool, Float32, Float64, Int
 from numpy import ndarray
 
-from analysis.clusters import distances, gram_distances, separation
 from analysis.contrasts import (
     ContrastKind,
     LayerVectors,
@@ -24,25 +23,12 @@ from analysis.contrasts import (
     layer_vectors,
     story_halves,
 )
-from analysis.contrasts import neutral_basis as fit_neutral_basis
 from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
-from analysis.geometry import (
-    Correlation,
-    NotEnough,
-    centred,
-    correlate,
-    plane_alignment,
-    principal_coordinates,
-)
-from analysis.similarity import cka_grid, gram
+from analysis.geometry import Correlation, NotEnough, correlate, plane_alignment
+from analysis.resampling import Units, resampling_units
+from analysis.robustness import Robustness, nothing_robust, robustness, silhouettes, space_of
+from analysis.settings import AXES, GEOMETRY, SPACES, Settings
 from analysis.variance import Design, VarianceShares, VarianceSums, story_design
-
-AXES = ("valence", "arousal")
-"""Ratings in the order of the components they are paired with: PC1 valence, PC2 arousal."""
-
-GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "mean-centered"}
-"""Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre
-anyway, so that `neutral-pca` and `both` give the same figures."""
 
 SPLITS = 4
 """Random halvings of the stories that the reliability of directions is taken over."""
@@ -52,29 +38,6 @@ KEPT_SPLITS = 2
 
 N_DROPPED = 3
 """Largest dimensions that are left out to see what they do."""
-
-SPACES = ("all", "plane")
-"""Where positive and negative emotions are told apart: in all dimensions, on PC1 and PC2."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the results of a cell.
-
-    Attributes:
-        contrasts: contrasts from the manifest.
-        neutral_variance: share of variance of the neutral basis.
-        ratings: by norms' name, ratings [emotion, 2] (valence, arousal), NaN where unrated.
-        seed: of the folds over emotions and of the halves of the stories.
-        middle: by norms' name, the middle of its scale of valence, which parts positive from
-            negative emotions; where it is not given, the middle of the emotions' own range.
-    """
-
-    contrasts: tuple[str, ...]
-    neutral_variance: float
-    ratings: dict[str, Float64[ndarray, "emotion 2"]]
-    seed: int = 0
-    middle: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,10 +64,7 @@ class ContrastResult:
         half_cosine_SNXT: cosine of the directions of the two halves, for each random split.
         half_SHNXTD: unit directions of either half of the stories, for the first KEPT_SPLITS.
         silhouette_NS: of emotions rated positive against negative ones, by norms and SPACES.
-        dropped_share: share of the contrast vectors' variance in the layer's largest dimensions.
-        without_r_NX: r with those dimensions left out from the story vectors on.
-        without_variance_X: share of variance of PC1 and PC2 without them.
-        without_cka_T: linear CKA, plain and debiased, of the vectors with and without them.
+        robust: what is found under draws and when something is left out.
         missing: why there are no results, "" where there are.
     """
 
@@ -127,10 +87,7 @@ class ContrastResult:
     half_cosine_SNXT: Float64[ndarray, "split norms axis estimator"]
     half_SHNXTD: Float32[ndarray, "kept_split half norms axis estimator d_model"]
     silhouette_NS: Float64[ndarray, "norms space"]
-    dropped_share: float
-    without_r_NX: Float64[ndarray, "norms component"]
-    without_variance_X: Float64[ndarray, " component"]
-    without_cka_T: Float64[ndarray, " estimator"]
+    robust: Robustness
     missing: str = ""
 
 
@@ -173,9 +130,9 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
     labels = [str(e) for e in cell["emotion"].to_numpy()]
     residual = cell["residual_mean"].sel(window=window, layer=layer)
     ids = tuple(str(i) for i in cell["text_id"].to_numpy())
-    design, halves_SN = _design_and_halves(ids, tuple(labels), tuple(emotions), settings.seed)
+    design, halves_SN, units = _design(ids, tuple(labels), tuple(emotions), settings.seed)
     sums = VarianceSums(design, residual.sizes["d_model"])
-    vectors = layer_vectors(residual, labels, emotions, halves_SN, sums.add)
+    vectors = layer_vectors(residual, labels, emotions, halves_SN, sums.add, units)
     there_E = np.isfinite(vectors.u_ED).all(axis=1)
     square_D = np.square(vectors.u_ED[there_E]).sum(axis=0)
     dropped_K = np.argsort(-square_D, kind="stable")[:N_DROPPED]
@@ -187,7 +144,7 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
             out.append(_analyse_contrast(vectors, emotions, name, settings, dropped_K))
         except NotEnough as error:
             n_emotions, d_model = vectors.u_ED.shape
-            out.append(_nothing(n_emotions, d_model, len(settings.ratings), str(error)))
+            out.append(_nothing(n_emotions, d_model, settings, str(error)))
     total = float(square_D.sum())
     norm = float(square_D[dropped_K].sum()) / total if total else float("nan")
     neutral = int(np.isfinite(vectors.neutral_ND).all(axis=1).sum())
@@ -196,12 +153,13 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
 
 
 @lru_cache(maxsize=2)
-def _design_and_halves(
+def _design(
     ids: tuple[str, ...], labels: tuple[str, ...], emotions: tuple[str, ...], seed: int
-) -> tuple[Design, Bool[ndarray, "split text"]]:
+) -> tuple[Design, Bool[ndarray, "split text"], Units]:
     """Return what is the same for all layers of a cell."""
     design = story_design(ids, labels, emotions)
-    return design, story_halves(design, SPLITS, seed)
+    units = resampling_units(ids, labels, emotions, seed)
+    return design, story_halves(design, SPLITS, seed), units
 
 
 def _analyse_contrast(
@@ -211,12 +169,8 @@ def _analyse_contrast(
     settings: Settings,
     dropped_K: Int[ndarray, " rank"],
 ) -> ContrastResult:
-    basis_KD, explained = None, float("nan")
-    if GEOMETRY[name] != "mean-centered":
-        basis_KD, explained = fit_neutral_basis(vectors.neutral_ND, settings.neutral_variance)
-    x_ED = contrast_vectors(vectors.u_ED, basis_KD, GEOMETRY[name])
-    gram_EE = gram(x_ED)
-    scores_EX, variance_X = principal_coordinates(gram_EE)
+    space = space_of(vectors, name, settings)
+    x_ED, gram_EE, scores_EX = space.x_ED, space.gram_EE, space.scores_EX
     by_norms = list(settings.ratings.values())
     r, rho = (_correlated(scores_EX, by_norms, ranks) for ranks in (False, True))
     plane = [[plane_alignment(scores_EX, y_E) for y_E in y_EX.T] for y_EX in by_norms]
@@ -232,19 +186,14 @@ def _analyse_contrast(
     )
     directions_ATD = rating_directions(x_ED, ratings_EA, paired)
     halves_SHATD = _half_directions(
-        vectors, basis_KD, GEOMETRY[name], ratings_EA, paired, directions_ATD
+        vectors, space.basis_KD, GEOMETRY[name], ratings_EA, paired, directions_ATD
     )
-    apart = [gram_distances(gram_EE), distances(scores_EX)]
-    middles = [settings.middle.get(norms) for norms in settings.ratings]
-    without_EE, without_EX, without_variance_X = _without(vectors, name, settings, dropped_K)
-    without_r = _correlated(without_EX, by_norms)
     crossed_r = _correlated(scores_EX[:, ::-1], by_norms)
-    centred_ED = centred(x_ED)
     return ContrastResult(
-        n_neutral_components=0 if basis_KD is None else len(basis_KD),
-        neutral_variance_explained=explained,
+        n_neutral_components=0 if space.basis_KD is None else len(space.basis_KD),
+        neutral_variance_explained=space.explained,
         scores_XE=scores_EX.T,
-        variance_X=variance_X,
+        variance_X=space.variance_X,
         r_NX=np.array([[c.r for c in row] for row in r]),
         p_NX=np.array([[c.p for c in row] for row in r]),
         rho_NX=np.array([[c.r for c in row] for row in rho]),
@@ -259,18 +208,8 @@ def _analyse_contrast(
         held_out_r_NXT=held_out_AT.reshape(shape),
         half_cosine_SNXT=(halves_SHATD[:, 0] * halves_SHATD[:, 1]).sum(-1).reshape(-1, *shape),
         half_SHNXTD=halves_SHATD[:KEPT_SPLITS].astype(np.float32).reshape(-1, 2, *shape, d_model),
-        silhouette_NS=np.array(
-            [
-                [separation(d, y_EX[:, 0], middle) for d in apart]
-                for y_EX, middle in zip(by_norms, middles, strict=True)
-            ]
-        ),
-        dropped_share=float(np.nansum(centred_ED[:, dropped_K] ** 2) / np.nansum(centred_ED**2)),
-        without_r_NX=np.array([[c.r for c in row] for row in without_r]),
-        without_variance_X=without_variance_X,
-        without_cka_T=np.array(
-            [cka_grid(gram_EE[None], without_EE[None], way)[0, 0] for way in (False, True)]
-        ),
+        silhouette_NS=silhouettes(gram_EE, scores_EX, np.array(by_norms), settings),
+        robust=robustness(vectors, space, emotions, name, settings, dropped_K),
     )
 
 
@@ -284,37 +223,6 @@ def _correlated(
         [correlate(scores_EX[:, i], y_EX[:, i], ranks) for i in range(len(AXES))]
         for y_EX in by_norms
     ]
-
-
-def _without(
-    vectors: LayerVectors, name: str, settings: Settings, dropped_K: Int[ndarray, " rank"]
-) -> tuple[
-    Float64[ndarray, "emotion emotion"],
-    Float64[ndarray, "emotion component"],
-    Float64[ndarray, " component"],
-]:
-    """Return Gram matrix, scores and shares of variance of contrasts without some dimensions.
-
-    NaN where nothing is left that varies.
-    """
-    try:
-        gram_EE = _gram_without(vectors, name, settings, dropped_K)
-        return gram_EE, *principal_coordinates(gram_EE)
-    except NotEnough:
-        n = len(vectors.u_ED)
-        nan = np.full((n, n), np.nan)
-        return nan, nan[:, : len(AXES)], np.full(len(AXES), np.nan)
-
-
-def _gram_without(
-    vectors: LayerVectors, name: str, settings: Settings, dropped_K: Int[ndarray, " rank"]
-) -> Float64[ndarray, "emotion emotion"]:
-    basis_KD = None
-    if GEOMETRY[name] != "mean-centered":
-        kept_ND = np.delete(vectors.neutral_ND, dropped_K, axis=1)
-        basis_KD, _ = fit_neutral_basis(kept_ND, settings.neutral_variance)
-    kept_ED = np.delete(vectors.u_ED, dropped_K, axis=1)
-    return gram(contrast_vectors(kept_ED, basis_KD, GEOMETRY[name]))
 
 
 def _half_directions(
@@ -350,13 +258,14 @@ def _half_directions(
     return np.array(found).reshape(len(vectors.halves_SHED), 2, *found[0].shape)
 
 
-def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastResult:
+def _nothing(n_emotions: int, d_model: int, settings: Settings, why: str) -> ContrastResult:
     nan, n_axes, n_estimators = float("nan"), len(AXES), len(ESTIMATORS)
+    n_norms = len(settings.ratings)
     by_component: dict[str, Any] = {
         field: np.full((n_norms, n_axes), nan)
         for field in (
             *("r_NX", "p_NX", "rho_NX", "rho_p_NX", "plane_r_NX", "plane_angle_NX", "plane_p_NX"),
-            *("cross_r_NX", "without_r_NX"),
+            "cross_r_NX",
         )
     }
     return ContrastResult(
@@ -373,9 +282,7 @@ def _nothing(n_emotions: int, d_model: int, n_norms: int, why: str) -> ContrastR
             (KEPT_SPLITS, 2, n_norms, n_axes, n_estimators, d_model), np.float32(nan)
         ),
         silhouette_NS=np.full((n_norms, len(SPACES)), nan),
-        dropped_share=nan,
-        without_variance_X=np.full(n_axes, nan),
-        without_cka_T=np.full(2, nan),
+        robust=nothing_robust(n_emotions, settings),
         missing=why,
         **by_component,
     )

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.tables import peaks
+from analysis.claims import CLAIMS
+from analysis.geometry_table import peaks
+from analysis.predicates import NO_BASELINE
+from analysis.verdicts import Verdict
 
 AXES = ("valence", "arousal")
 HEADS = ("PC1 %", "valence", "PC2 %", "arousal")
@@ -18,7 +21,8 @@ def geometry_markdown(geometry: pd.DataFrame) -> str:
 
     For each window the shares of variance of PC1 and PC2 and their |r| with the rating they are
     paired with. A column's peak over the blocks is bold, by the rules of `analysis.tables.peaks`;
-    `*` p < .05, `**` p < .01, `***` p < .001, each of a single layer.
+    `*` p < .05, `**` p < .01, `***` p < .001, corrected for the search over the blocks; the
+    embedding output, which is in no search, by its own p.
 
     Args:
         geometry: as `analysis.tables.geometry_table` returns it.
@@ -27,9 +31,8 @@ def geometry_markdown(geometry: pd.DataFrame) -> str:
         "# PC1 with valence, PC2 with arousal",
         "",
         "Share of variance of either component in per cent, and its |r| with the rating; "
-        "\\* p < .05, \\*\\* p < .01, \\*\\*\\* p < .001, each of a single layer, not corrected "
-        "for the search over layers. The largest of the blocks is bold. `embed` is the embedding "
-        "output.",
+        "\\* p < .05, \\*\\* p < .01, \\*\\*\\* p < .001, corrected for the search over blocks. "
+        "The largest of the blocks is bold. `embed` is the embedding output, with its own p.",
     ]
     for (model, corpus, contrast, norms), rows in geometry.groupby(
         ["model", "corpus", "contrast", "norms"], sort=False
@@ -75,6 +78,40 @@ def clusters_markdown(clusters: pd.DataFrame) -> str:
     return "\n".join(parts) + "\n"
 
 
+def claims_markdown(summary: pd.DataFrame) -> str:
+    """Return each claim with its formula, and what becomes of it in each cell.
+
+    Args:
+        summary: as `analysis.claim_tables.summary_table` returns it.
+    """
+    parts = [
+        "# Claims",
+        "",
+        "Findings of arXiv 2606.26987, each under every choice of window, contrast, norms, "
+        "estimator and whether a layer's largest dimensions are left out; and whether the model "
+        "does better than baselines. r is what infinitely many stories under these emotions would "
+        "give; what other emotions would give is in geometry.csv. A verdict turns on a choice "
+        "where changing it alone turns *holds* into *fails*; a choice in brackets makes it "
+        "undecided. Every verdict with its figure is in claims.csv.",
+    ]
+    for claim in CLAIMS:
+        rows = summary[summary["claim"] == claim.name]
+        rows = rows[rows["summary"] != NO_BASELINE]
+        head = ["model", "corpus", "verdict", "holds", "fails", "undecided", "turns on"]
+        parts += ["", f"## {claim.statement} ({claim.name})", "", f"{claim.formula}.", ""]
+        if rows.empty:
+            parts.append("Nothing here decides it.")
+            continue
+        parts += [_line([*head, "artefact", "random weights"])]
+        parts.append(_line(["---"] * 3 + ["---:"] * 3 + ["---"] * 3))
+        for row in rows.to_dict("records"):
+            corpora = row["corpus"] + (f", {row['corpus_b']}" if row["corpus_b"] else "")
+            counts = [str(row[verdict.value]) for verdict in Verdict]
+            named = [row["model"], corpora, row["summary"], *counts]
+            parts.append(_line([*named, row["turns_on"], row["artefact"], row["random_twin"]]))
+    return "\n".join(parts) + "\n"
+
+
 def _table(rows: pd.DataFrame) -> list[str]:
     windows = list(dict.fromkeys(rows["window"]))
     best = {
@@ -93,7 +130,8 @@ def _table(rows: pd.DataFrame) -> list[str]:
             for component, axis in enumerate(AXES, start=1):
                 share = float(row[f"pc{component}_variance"])
                 cells.append("nan" if share != share else f"{100 * share:.0f}")
-                text = _r(float(row[f"{axis}_r"]), float(row[f"{axis}_p"]))
+                p = row[f"{axis}_p" if layer == -1 else f"{axis}_p_corrected"]
+                text = _r(float(row[f"{axis}_r"]), float(p))
                 cells.append(f"**{text}**" if best.get((axis, window)) == layer else text)
         lines.append(_line(["embed" if layer == -1 else str(layer), *cells]))
     return lines

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis.clusters import kmeans_clusters
 from analysis.geometry import NotEnough
-from analysis.layer import GEOMETRY
+from analysis.geometry_table import peaks
+from analysis.results import FINGERPRINT_DIGITS, CellResults
+from analysis.settings import GEOMETRY
 from analysis.similarity import gram_cosines
-from analysis.tables import FINGERPRINT_DIGITS, CellResults, peaks
 
 COSINE_COLUMNS = (
     *("model", "corpus", "window", "contrast", "norms", "layer"),

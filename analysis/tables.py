@@ -1,97 +1,26 @@
-"""Tidy tables from the results of all cells, one row for each thing measured."""
+"""Tidy tables of similarity, directions, activations and variance over all cells.
+
+That of the geometry, with its intervals and baselines, is in `analysis.geometry_table`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.layer import AXES
+from analysis.results import CellResults, labelled, ordered
+from analysis.settings import AXES
 from analysis.similarity import cka_grid
 from analysis.variance import SHARES
-
-FINGERPRINT_DIGITS = 16
-"""Hexadecimal digits of the analysis' fingerprint in each row of a table."""
-
 
 MIN_HALF_COSINE = 0.2
 """Cosine of two halves of the stories below which nothing is divided by it."""
 
 WITHOUT_FIRST = {"all": "no-first"}
 """Windows that differ by the first token only."""
-
-
-@dataclass(frozen=True)
-class CellResults:
-    """A cell's results with the fingerprint that made them."""
-
-    model: str
-    corpus: str
-    results: xr.Dataset
-    fingerprint: str
-
-
-def geometry_table(cells: list[CellResults]) -> pd.DataFrame:
-    """Return one row for each model, corpus, window, contrast, norms and layer.
-
-    A component's sign is arbitrary, so valence_r and arousal_r are |r|: each component is flipped
-    to point the rating's way; rho is Spearman's, likewise. plane_r is the best r of a rating within
-    the plane of PC1 and PC2, plane_angle where it lies (0 degrees is PC1, 90 is PC2) and plane_p
-    its own p; pc2_valence_r and pc1_arousal_r are those of the pairing turned around. silhouette
-    tells positive from negative emotions apart, in all dimensions and on the plane. Depth is layer
-    / number of layers; layer -1 is the embedding output.
-    """
-    frames = []
-    for cell in cells:
-        results = cell.results
-        flat = xr.Dataset(
-            {
-                "n_emotions": results["n_rated"],
-                "n_neutral_components": results["n_neutral_components"],
-                "neutral_variance_explained": results["neutral_variance_explained"],
-                "pc1_variance": results["explained_variance"].sel(component=1, drop=True),
-                "pc2_variance": results["explained_variance"].sel(component=2, drop=True),
-                "valence_r": abs(results["r"].sel(component=1, drop=True)),
-                "valence_p": results["p"].sel(component=1, drop=True),
-                "arousal_r": abs(results["r"].sel(component=2, drop=True)),
-                "arousal_p": results["p"].sel(component=2, drop=True),
-                "valence_rho": abs(results["rho"].sel(component=1, drop=True)),
-                "valence_rho_p": results["rho_p"].sel(component=1, drop=True),
-                "arousal_rho": abs(results["rho"].sel(component=2, drop=True)),
-                "arousal_rho_p": results["rho_p"].sel(component=2, drop=True),
-                **{
-                    f"{axis}_{name}": results[name].sel(axis=axis, drop=True)
-                    for axis in AXES
-                    for name in ("plane_r", "plane_angle", "plane_p")
-                },
-                "pc2_valence_r": abs(results["cross_r"].sel(axis="valence", drop=True)),
-                "pc1_arousal_r": abs(results["cross_r"].sel(axis="arousal", drop=True)),
-                "n_neutral": results["n_neutral"],
-                "silhouette": results["silhouette"].sel(space="all", drop=True),
-                "silhouette_plane": results["silhouette"].sel(space="plane", drop=True),
-                "n_corpus_emotions": results["score"]
-                .isel(component=0, drop=True)
-                .notnull()
-                .sum("emotion"),
-            }
-        )
-        frame = flat.to_dataframe().reset_index()
-        frames.append(_labelled(frame, cell))
-    columns = [
-        *("model", "corpus", "window", "contrast", "norms", "layer", "depth"),
-        *("n_emotions", "n_corpus_emotions"),
-        *("n_neutral", "n_neutral_components", "neutral_variance_explained"),
-        *("pc1_variance", "pc2_variance", "valence_r", "valence_p", "arousal_r", "arousal_p"),
-        *("valence_rho", "valence_rho_p", "arousal_rho", "arousal_rho_p"),
-        *("pc2_valence_r", "pc1_arousal_r"),
-        *("valence_plane_r", "valence_plane_angle", "valence_plane_p"),
-        *("arousal_plane_r", "arousal_plane_angle", "arousal_plane_p"),
-        *("silhouette", "silhouette_plane", "fingerprint"),
-    ]
-    keys = ["window", "contrast", "norms"]
-    return _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
 
 
 def cka_table(cells: list[CellResults]) -> pd.DataFrame:
@@ -111,7 +40,8 @@ def direction_cosine_table(cells: list[CellResults], axis: str) -> pd.DataFrame:
     where it is a component.
     """
     chosen = [
-        replace(cell, results=_bounded(cell.results.sel(axis=axis, drop=True))) for cell in cells
+        replace(cell, results=with_bounded_cosines(cell.results.sel(axis=axis, drop=True)))
+        for cell in cells
     ]
     names = ["cosine", "cosine_bounded"]
     return _as_used(_pairs(chosen, names, ["window", "contrast", "norms", "estimator"]), axis)
@@ -132,7 +62,7 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
     for axis in AXES:
         frames = []
         for cell in cells:
-            results = _bounded(cell.results.sel(axis=axis, drop=True))
+            results = with_bounded_cosines(cell.results.sel(axis=axis, drop=True))
             following = xr.Dataset(
                 {
                     f"next_{name}": results[name]
@@ -144,19 +74,19 @@ def direction_table(cells: list[CellResults]) -> pd.DataFrame:
             )
             quality = results[["held_out_r", "half_cosine", "half_cosine_sd", "reliability"]]
             frame = quality.merge(following).to_dataframe().reset_index()
-            frames.append(_labelled(frame.assign(axis=axis), cell))
+            frames.append(labelled(frame.assign(axis=axis), cell))
         columns = [
             *("model", "corpus", *keys, "axis", "layer", "depth"),
             *("held_out_r", "half_cosine", "half_cosine_sd", "reliability"),
             *("next_cosine", "next_cosine_bounded"),
             "fingerprint",
         ]
-        table = _ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
+        table = ordered(pd.concat(frames, ignore_index=True)[columns], cells, keys)
         tables.append(_as_used(table, axis))
     return pd.concat(tables, ignore_index=True)
 
 
-def _bounded(results: xr.Dataset) -> xr.Dataset:
+def with_bounded_cosines(results: xr.Dataset) -> xr.Dataset:
     """Add the cosines between layers, raw and freed of the noise of either."""
     crossed = results["half_direction_cosine"].drop_vars("depth")
     own = crossed.where(results["layer"] == results["layer_b"]).max("layer_b")
@@ -191,11 +121,11 @@ def activation_table(cells: list[CellResults]) -> pd.DataFrame:
             top = cell.results.sel(rank=rank)
             frame[f"dimension_{rank}"] = top["top_dimension"].to_numpy()
             frame[f"dimension_{rank}_share"] = top["top_dimension_share"].to_numpy()
-        frames.append(_labelled(frame, cell))
+        frames.append(labelled(frame, cell))
     table = pd.concat(frames, ignore_index=True)
     dimensions = [name for name in table.columns if name.startswith("dimension_")]
     columns = ["model", "corpus", "layer", "depth", *by_layer, *dimensions, "fingerprint"]
-    return _ordered(table[columns], cells, [])
+    return ordered(table[columns], cells, [])
 
 
 def variance_table(cells: list[CellResults]) -> pd.DataFrame:
@@ -208,9 +138,9 @@ def variance_table(cells: list[CellResults]) -> pd.DataFrame:
         shares = cell.results[[f"variance_{name}" for name in SHARES]]
         frame = shares.to_dataframe().reset_index()
         frame = frame.rename(columns={f"variance_{name}": name for name in SHARES})
-        frames.append(_labelled(frame, cell))
+        frames.append(labelled(frame, cell))
     columns = ["model", "corpus", "window", "layer", "depth", *SHARES, "fingerprint"]
-    return _ordered(pd.concat(frames, ignore_index=True)[columns], cells, ["window"])
+    return ordered(pd.concat(frames, ignore_index=True)[columns], cells, ["window"])
 
 
 def left_out_table(cells: list[CellResults]) -> pd.DataFrame:
@@ -249,11 +179,11 @@ def left_out_table(cells: list[CellResults]) -> pd.DataFrame:
             figures[f"{axis}_r_without_first"] = _without_first(r)
         tokens = ["first_token_peak", "peak_share"]
         flat = xr.Dataset(figures).merge(results[tokens])
-        frames.append(_labelled(flat.to_dataframe().reset_index(), cell))
+        frames.append(labelled(flat.to_dataframe().reset_index(), cell))
     table = pd.concat(frames, ignore_index=True)
     keys = ["window", "contrast", "norms"]
     lead = ["model", "corpus", *keys, "layer", "depth"]
-    return _ordered(table[[*lead, *figures, *tokens, "fingerprint"]], cells, keys)
+    return ordered(table[[*lead, *figures, *tokens, "fingerprint"]], cells, keys)
 
 
 def _without_first(values: xr.DataArray) -> xr.DataArray:
@@ -284,42 +214,12 @@ def _cka_without_first(results: xr.Dataset, debiased: bool = False) -> xr.DataAr
     return out
 
 
-def peaks(geometry: pd.DataFrame) -> pd.DataFrame:
-    """Return the row with the largest valence_r of each cell, window, contrast and norms.
-
-    The embedding output (layer -1) is a baseline and cannot be a peak.
-    """
-    keys = ["model", "corpus", "window", "contrast", "norms"]
-    blocks = geometry[geometry["layer"] >= 0].dropna(subset="valence_r")
-    rows = blocks.groupby(keys, sort=False)["valence_r"].idxmax()
-    return geometry.loc[rows.to_numpy()].reset_index(drop=True)
-
-
 def _pairs(cells: list[CellResults], names: list[str], keys: list[str]) -> pd.DataFrame:
     frames = []
     for cell in cells:
         values = cell.results[names].drop_vars("depth")
         frame = values.to_dataframe().reset_index()
-        frames.append(_labelled(frame[frame["layer"] <= frame["layer_b"]], cell))
+        frames.append(labelled(frame[frame["layer"] <= frame["layer_b"]], cell))
     columns = ["model", "corpus", *keys, "layer", "layer_b", *names, "fingerprint"]
     table = pd.concat(frames, ignore_index=True)[columns]
-    return _ordered(table, cells, [*keys, "layer"], last="layer_b")
-
-
-def _labelled(frame: pd.DataFrame, cell: CellResults) -> pd.DataFrame:
-    return frame.assign(
-        model=cell.model, corpus=cell.corpus, fingerprint=cell.fingerprint[:FINGERPRINT_DIGITS]
-    )
-
-
-def _ordered(
-    table: pd.DataFrame, cells: list[CellResults], keys: list[str], last: str = "layer"
-) -> pd.DataFrame:
-    """Order rows as the manifest does: cells, then each key in its own order, then layers."""
-    order = {(cell.model, cell.corpus): i for i, cell in enumerate(cells)}
-    rank = pd.DataFrame(index=table.index)
-    rank["cell"] = [order[key] for key in zip(table["model"], table["corpus"], strict=True)]
-    for key in [*keys, last]:
-        values = table[key]
-        rank[key] = values if values.dtype.kind in "if" else pd.factorize(np.asarray(values))[0]
-    return table.loc[rank.sort_values(list(rank.columns)).index].reset_index(drop=True)
+    return ordered(table, cells, [*keys, "layer"], last="layer_b")

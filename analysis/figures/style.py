@@ -1,0 +1,164 @@
+"""How every figure looks: colours, lines, heat maps, names; sizes are in `emovec.mplstyle`."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import xarray as xr
+from matplotlib import colors, rcParams, style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy import ndarray
+from numpy.typing import ArrayLike
+
+from analysis.results import CellResults
+
+STYLE = Path(__file__).with_name("emovec.mplstyle")
+SIMILARITY, SIGNED = "cividis", "RdBu_r"
+LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_style_lock = threading.RLock()
+
+
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Let matplotlib draw in our style only, which it keeps per process, hence the lock."""
+    with _style_lock, style.context(STYLE, after_reset=True):
+        yield
+
+
+def styled(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a function draw in our style."""
+
+    @functools.wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with in_style():
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def settle(figure: Figure, title: str) -> None:
+    """Add the title and arrange the axes for good: labels can be placed, saving moves nothing."""
+    figure.suptitle(title, x=0.01, ha="left")
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def colour_bar(
+    figure: Figure, axes: ndarray, cmap: str, scale: colors.Normalize, label: str
+) -> None:
+    """Add one colour bar, as tall as one row of panels, for a grid of axes."""
+    mappable = ScalarMappable(scale, cmap)
+    figure.colorbar(mappable, ax=axes, shrink=0.9 / len(axes), pad=0.02, label=label)
+
+
+def heat_map(ax: Axes, grid: xr.DataArray, cmap: str, scale: colors.Normalize, first: bool) -> None:
+    """Draw a layer by layer grid; missing values show the hatched ground."""
+    layers = grid["layer"].to_numpy()
+    ax.patch.set(hatch="////", edgecolor="0.6")
+    ax.imshow(grid.to_numpy(), cmap=cmap, norm=scale)
+    step = next(s for s in (1, 2, 5, 10, 20, 50, len(layers)) if len(layers) <= 7 * s)
+    at = np.arange(0, len(layers), step)
+    ax.set_xticks(at, [str(layers[i]) for i in at])
+    ax.set_yticks(at, [str(layers[i]) for i in at])
+    ax.tick_params(labelleft=first)
+    ax.set_ylabel("layer" if first else "")
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a model and a corpus look like, the same in every figure of a run.
+
+    Attributes:
+        colour: of each model.
+        line: line style and marker of each corpus.
+    """
+
+    colour: dict[str, tuple[float, float, float]]
+    line: dict[str, tuple[Any, str]]
+
+
+@styled
+def looks_of(cells: Sequence[tuple[str, str]]) -> Looks:
+    """Return the looks of some cells, given by model and corpus, in their order."""
+    models, corpora = (dict.fromkeys(cell[part] for cell in cells) for part in (0, 1))
+    return Looks(
+        {model: _palette_colour(i) for i, model in enumerate(models)},
+        {
+            corpus: (LINES[i % len(LINES)], MARKERS[i % len(MARKERS)])
+            for i, corpus in enumerate(corpora)
+        },
+    )
+
+
+def _palette_colour(i: int) -> tuple[float, float, float]:
+    """Return the i-th colour of the palette; once it is used up, the same in a paler shade."""
+    palette = rcParams["axes.prop_cycle"].by_key()["color"]
+    return mixed(palette[i % len(palette)], "white", 1 - 0.6 ** (i // len(palette)))
+
+
+def mixed(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
+    """Return a colour with a share of another one."""
+    both = zip(colors.to_rgb(colour), colors.to_rgb(other), strict=True)
+    red, green, blue = (a + share * (b - a) for a, b in both)
+    return red, green, blue
+
+
+def cell_name(cell: CellResults) -> str:
+    """Return the cell's name, on two lines if it is long."""
+    short = len(cell.model) + len(cell.corpus) < 30
+    return f"{cell.model}@{cell.corpus}" if short else f"{cell.model}\n@{cell.corpus}"
+
+
+def blank_name(cell: CellResults) -> str:
+    """Return as many line breaks as the cell's name has, for panels beside the named one."""
+    return "\n" * cell_name(cell).count("\n")
+
+
+def extra_height(cells: list[CellResults]) -> float:
+    """Return the height in inches that long names take in the title of each row of panels."""
+    return 0.14 * max(cell_name(cell).count("\n") for cell in cells)
+
+
+def models_of(cells: list[CellResults]) -> list[str]:
+    """Return each model once, in the order of the cells."""
+    return list(dict.fromkeys(cell.model for cell in cells))
+
+
+def span(numbers: Iterable[int]) -> str:
+    """Return `82`, or `80 to 82` where numbers differ."""
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def least(values: ArrayLike) -> float:
+    """Return the smallest number that is there."""
+    numbers = np.asarray(values)
+    finite = numbers[np.isfinite(numbers)]
+    return float(finite.min()) if finite.size else float("nan")
+
+
+def entry(label: str, **look: Any) -> Line2D:
+    """Return an entry of a legend."""
+    return Line2D([], [], **({"color": "0.3", "linestyle": "none", "label": label} | look))
+
+
+def blocks_of(grid: xr.DataArray) -> xr.DataArray:
+    """Return a layer by layer grid without the embedding output."""
+    grid = grid.sel(layer=grid["layer"] >= 0, layer_b=grid["layer_b"] >= 0)
+    return grid.transpose("layer", "layer_b")
