@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from engine.plan import Plan, Status
+    from manifests.document import Document
+    from manifests.profile import Profile
     from manifests.resolve import Study
     from store.layout import Layout
 
@@ -30,49 +32,108 @@ app = typer.Typer(
 )
 
 ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (YAML).")]
-Root = Annotated[Path, typer.Option("--root", help="Folder that holds runs.")]
+Root = Annotated[
+    str,
+    typer.Option(
+        "--root", help="Folder that holds runs, or an object store: s3://bucket/folder, gs://..."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Analyse on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786; "
+        help="Work on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786; "
         "they see the run's folder under the same path.",
     ),
 ]
+ProfileFile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="Work where this profile says, such as a SLURM cluster: a YAML file, or the name of "
+        "a shipped one.",
+    ),
+]
+Manifests = Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests (YAML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-RUNS = Path("runs")
+RUNS = "runs"
 INTERRUPTED = 130
 
 
 @app.command()
-def run(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
-    """Do everything a manifest asks for that is not done yet."""
-    _execute("run", manifest, root, scheduler)
+def run(
+    manifests: Manifests,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
+    """Do everything that manifests ask for and is not done yet."""
+    _execute("run", manifests, root, scheduler, profile)
 
 
 @app.command()
-def generate(manifest: ManifestFile, root: Root = RUNS) -> None:
+def generate(
+    manifests: Manifests,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
     """Write or import the corpora only."""
-    _execute("generate", manifest, root)
+    _execute("generate", manifests, root, scheduler, profile)
 
 
 @app.command()
-def extract(manifest: ManifestFile, root: Root = RUNS) -> None:
+def extract(
+    manifests: Manifests,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
     """Corpora, and reading them into story vectors."""
-    _execute("extract", manifest, root)
+    _execute("extract", manifests, root, scheduler, profile)
 
 
 @app.command()
-def analyze(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
+def analyze(
+    manifests: Manifests,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
     """Everything up to the tables."""
-    _execute("analyze", manifest, root, scheduler)
+    _execute("analyze", manifests, root, scheduler, profile)
 
 
 @app.command()
-def report(manifest: ManifestFile, root: Root = RUNS, scheduler: Scheduler = None) -> None:
-    """Everything up to the figures."""
-    _execute("report", manifest, root, scheduler)
+def report(
+    manifests: Manifests,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File for the page that sets runs side by side.")
+    ] = None,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
+    """Everything up to the page; of several manifests one page that sets them side by side."""
+    side_by_side = len(manifests) > 1 or to is not None
+    _execute("report", manifests, root, scheduler, profile, closing=not side_by_side)
+    if not side_by_side:
+        return
+    from engine.page import page_job, write_page
+    from engine.plan import Plan
+    from store.layout import layout_of
+
+    studies = [_load(file) for file in manifests]
+    names = [study.manifest.name for study in studies]
+    jobs = [
+        page_job(Plan(study), layout_of(root, name))
+        for study, name in zip(studies, names, strict=True)
+    ]
+    target = to or layout_of(root, names[0]).root / "side-by-side" / f"{'+'.join(names)}.html"
+    write_page(jobs, target)
+    typer.echo(f"\npage\n  {target}")
 
 
 @app.command()
@@ -81,16 +142,19 @@ def plan(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> 
     from engine.plan import State
 
     _, the_plan, layout, statuses = _look(manifest, root)
-    if as_json:
-        return _print_json(statuses)
-    from engine.summary import print_status
+    from engine.costs import plan_costs
+    from engine.summary import cost_rows, print_costs, print_host, print_status
 
+    costs = plan_costs(the_plan, layout, statuses)
+    if as_json:
+        return _print_json(statuses, cost_rows(costs.works, costs.needs, costs.host))
     console = _console()
     print_status(console, statuses)
+    left = [work for work in costs.works if work.source != "done"]
+    print_costs(console, left, costs.needs, costs.rate, costs.unknown)
+    if left:
+        print_host(console, costs.host)
     todo = sum(status.state is not State.DONE for status in statuses)
-    for cell in the_plan.study.cells:
-        if the_plan.shapes[cell.model] is None:
-            console.print(f"{cell.name}: sizes are not known before its model is downloaded")
     console.print(f"{todo} of {len(statuses)} stages to do in {layout.run}", soft_wrap=True)
     return None
 
@@ -103,12 +167,13 @@ def status(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -
     _, the_plan, layout, statuses = _look(manifest, root)
     if as_json:
         return _print_json(statuses)
-    from engine.summary import print_results, print_status
+    from engine.summary import print_results, print_status, print_summary
 
     console = _console()
     print_status(console, statuses)
     if all(s.state is State.DONE for s in statuses if s.stage.kind == "tables"):
         print_results(console, the_plan, layout)
+        print_summary(console, the_plan, layout)
     return None
 
 
@@ -128,36 +193,144 @@ def export(
 
 
 @app.command()
-def models() -> None:
-    """List the built-in models."""
-    from manifests.builtin import BUILTIN_MODELS
+def fetch(
+    manifests: Manifests,
+    descriptions: Annotated[
+        bool,
+        typer.Option("--plan-only", help="Of models only what `plan` needs: config, tokenizer."),
+    ] = False,
+) -> None:
+    """Bring models and data sets to this machine, for nodes that have no network."""
+    studies = [_load(manifest) for manifest in manifests]
+    from engine.fetching import fetch_all
 
-    for name, model in BUILTIN_MODELS.items():
-        typer.echo(f"{name:<16} {model.description} ({model.licence})")
+    console, lacking, open_revisions = _console(), 0, {}
+    with console.status("") as status:
+        for found in fetch_all(studies, descriptions, status.update):
+            if found.problem:
+                lacking += 1
+                console.print(f"FAILED  {found.name}: {found.problem}", soft_wrap=True)
+                continue
+            where = found.commit or found.folder or ""
+            console.print(f"here    {found.name:<24} {found.origin}  {where}", soft_wrap=True)
+            if found.commit is not None and not found.pinned:
+                open_revisions[found.name] = found.commit
+    if open_revisions:
+        console.print("\nto pin what is here, put under models:", style="bold")
+        for name, commit in open_revisions.items():
+            console.print(f"  {name}: {{revision: {commit}}}", soft_wrap=True)
+    if lacking:
+        console.print(f"\n{lacking} could not be had; the others are here", style="bold")
+        raise typer.Exit(1)
 
 
-def _execute(command: str, manifest: Path, root: Path, scheduler: str | None = None) -> None:
-    """Run a command's phases, print its closing words and exit with its code."""
-    study = _load(manifest)
+@app.command()
+def bench(
+    part: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PART]", help="generation, extraction, analysis, storage, machines, or all."
+        ),
+    ] = "all",
+    model: Annotated[
+        str | None, typer.Option("--model", help="A folder, or a shape such as llama-3.1-8b.")
+    ] = None,
+    weights: Annotated[str, typer.Option("--weights", help="trained or random.")] = "trained",
+    gpu: Annotated[bool, typer.Option("--gpu", help="Refuse to measure a CPU.")] = False,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds, all ways in each.")] = 3,
+    out: Annotated[Path, typer.Option("--out", help="Folder for reports.")] = Path("bench"),
+    root: Annotated[
+        str | None, typer.Option("--root", help="An object store to measure storage in, too.")
+    ] = None,
+) -> None:
+    """Measure this machine against what one would use instead; reports as JSON and Markdown."""
+    from benchmarks.suite import PARTS, commands, run_suite
+    from engine.device import has_gpu
+    from manifests.errors import InputError, Problem
+
+    def refuse(option: str, what: str) -> InputError:
+        return InputError(Problem(Path(option), None, "", what))
+
+    if part not in (*PARTS, "all"):
+        raise refuse("bench", f"no part {part!r}; known: {', '.join(PARTS)}, all")
+    if weights not in ("trained", "random"):
+        raise refuse("--weights", f"{weights!r} is neither trained nor random")
+    if gpu and not has_gpu():
+        raise refuse("--gpu", "there is no GPU here that may be used")
+    parts = PARTS if part == "all" else (part,)
+    failed = run_suite(commands(parts, model, weights, rounds, out.resolve(), root))
+    typer.echo(f"\nreports\n  {out}")
+    if failed:
+        typer.echo(f"failed: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    manifest: Annotated[
+        Path | None, typer.Argument(metavar="[MANIFEST]", help="List the models of this manifest.")
+    ] = None,
+) -> None:
+    """List families and built-in models, or a manifest's models, and which backend reads them."""
+    from engine.summary import print_families, print_models
+
+    if manifest is None:
+        print_families(_console())
+    else:
+        print_models(_console(), _load(manifest))
+
+
+def _execute(
+    command: str,
+    manifests: list[Path],
+    root: str,
+    scheduler: str | None = None,
+    profile: str | None = None,
+    *,
+    closing: bool = True,
+) -> None:
+    """Run a command's phases, print its closing words and exit with code 1 where a stage failed."""
+    studies = [_load(manifest) for manifest in manifests]
+    where = _where(scheduler, profile)
     from engine.plan import Plan
     from engine.progress import progress_lines
-    from engine.run import run_study
+    from engine.run import run_studies
     from engine.summary import print_outputs, print_results
-    from store.layout import Layout
+    from store.layout import layout_of
 
     console = _console()
     with progress_lines(console) as listener:
-        outcome = run_study(study, root, command, listener, scheduler)
-    if outcome.failed:
-        console.print(f"{len(outcome.failed)} stages failed; what is done is kept", style="bold")
+        outcomes = run_studies(studies, root, command, listener, where)
+    failed = sum(len(outcome.failed) for outcome in outcomes)
+    if failed:
+        console.print(f"{failed} stages failed; what is done is kept", style="bold")
         raise typer.Exit(1)
-    layout = Layout(root, study.manifest.name)
-    if command in ("run", "report", "analyze"):
-        print_results(console, Plan(study), layout)
-    if command in ("run", "report"):
-        print_outputs(console, layout)
-    if not outcome.done:
-        console.print(f"\nnothing to do: all {len(outcome.skipped)} stages are up to date")
+    if not closing:
+        return
+    for study in studies:
+        layout = layout_of(root, study.manifest.name)
+        if len(studies) > 1 and command not in ("generate", "extract"):
+            console.print(f"\n{study.manifest.name}", style="bold")
+        if command in ("run", "report", "analyze"):
+            print_results(console, Plan(study), layout)
+        if command in ("run", "report"):
+            print_outputs(console, layout)
+    if not any(outcome.done for outcome in outcomes):
+        stages = sum(len(outcome.skipped) for outcome in outcomes)
+        console.print(f"\nnothing to do: all {stages} stages are up to date")
+
+
+def _where(scheduler: str | None, profile: str | None) -> tuple[Profile, Document] | None:
+    """Return where the work is done, None for this machine."""
+    if scheduler is None and profile is None:
+        return None
+    from manifests.errors import InputError, Problem
+    from manifests.profile import read_profile, scheduler_profile
+
+    if scheduler is not None and profile is not None:
+        what = "give --scheduler or --profile, not both"
+        raise InputError(Problem(Path("--scheduler"), None, "", what))
+    return read_profile(str(profile)) if scheduler is None else scheduler_profile(scheduler)
 
 
 def _load(manifest: Path) -> Study:
@@ -166,19 +339,19 @@ def _load(manifest: Path) -> Study:
     return load_study(manifest)
 
 
-def _look(manifest: Path, root: Path) -> tuple[Study, Plan, Layout, list[Status]]:
+def _look(manifest: Path, root: str) -> tuple[Study, Plan, Layout, list[Status]]:
     study = _load(manifest)
     from engine.plan import Plan
-    from store.layout import Layout
+    from engine.run import open_layout
 
-    the_plan, layout = Plan(study), Layout(root, study.manifest.name)
+    the_plan, layout = Plan(study), open_layout(root, study.manifest.name)
     return study, the_plan, layout, list(the_plan.inspect(layout).values())
 
 
-def _print_json(statuses: list[Status]) -> None:
+def _print_json(statuses: list[Status], more: dict[str, Any] | None = None) -> None:
     from engine.summary import status_rows
 
-    typer.echo(json.dumps({"stages": status_rows(statuses)}, indent=1))
+    typer.echo(json.dumps({"stages": status_rows(statuses), **(more or {})}, indent=1))
 
 
 def _console() -> Console:
@@ -218,10 +391,12 @@ def _known_error(error: Exception) -> tuple[str, int] | None:
         return str(error), 2
     if isinstance(error, TyperException):
         return error.format_message(), 2
+    from engine.machines.workers import ClusterGone
     from engine.models import ModelUnavailable
     from store.lock import RunLocked
+    from store.places import StoreRefused
 
-    if isinstance(error, RunLocked | ModelUnavailable | OSError):
+    if isinstance(error, RunLocked | ModelUnavailable | ClusterGone | StoreRefused | OSError):
         return str(error), 1
     return None
 

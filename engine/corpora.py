@@ -7,90 +7,161 @@ import io
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine import tasks
 from engine.child import ChildFailed
-from engine.cluster import run_task
+from engine.dealing import REST_SECONDS, TRIES
 from engine.events import Note, StageStarted
 from engine.generation.prompts import writing_to_json
 from engine.ledger import Ledger
+from engine.machines import Machines
+from engine.machines.workers import MODEL_SLOT, Workers
 from engine.models import model_source
-from engine.plan import Stage
+from engine.plan import Stage, State
 from manifests.errors import InputError
-from store.atomic import write_text
+from store.atomic import write_text, written_whole
+from store.fingerprint import fingerprint
 from store.journal import journal_fingerprint
+from store.layout import Layout
+from store.records import read_record
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Future
 
 
-def bring_corpora(ledger: Ledger, client: Client, folders: dict[str, str]) -> None:
+def bring_corpora(ledgers: Sequence[Ledger], machines: Machines) -> None:
     """Write or import every corpus that is not there yet, model by model.
+
+    What several runs ask of one model is written with one load of it, and a corpus that two of
+    them ask for is written once.
 
     Raises:
         InputError: a model cannot take the requests; nothing was begun.
     """
-    by_model: dict[str, list[Stage]] = {}
-    imports: list[Stage] = []
-    for status in ledger.ready("generate", "import"):
-        stage = status.stage
-        if stage.kind == "generate":
-            model = ledger.plan.study.writing[stage.name].spec.model
-            by_model.setdefault(model, []).append(stage)
-        else:
-            imports.append(stage)
-    jobs = {
-        model: _writing_job(ledger, model, folders[model], stages)
-        for model, stages in by_model.items()
+    writing: dict[str, list[tuple[Ledger, Stage]]] = {}
+    imports: list[tuple[Ledger, Stage]] = []
+    alike: dict[str, tuple[Ledger, Stage]] = {}
+    copies: list[tuple[Ledger, Stage]] = []
+    for ledger in ledgers if len(ledgers) > 1 else ():
+        for status in ledger.plan.inspect(ledger.layout).values():
+            if status.stage.kind == "generate" and status.state is State.DONE:
+                alike[status.stage.fingerprint] = (ledger, status.stage)
+    for ledger in ledgers:
+        for status in ledger.ready("generate", "import"):
+            stage = status.stage
+            if stage.kind == "import":
+                imports.append((ledger, stage))
+            elif alike.setdefault(stage.fingerprint, (ledger, stage))[0] is not ledger:
+                copies.append((ledger, stage))
+            else:
+                writing.setdefault(_writer(ledger, stage), []).append((ledger, stage))
+    jobs = {writer: _writing_job(ordered) for writer, ordered in writing.items()}
+    writers = machines.writers() if jobs else machines.here
+    asked = {  # the first writer's process is then the one that is up
+        writer: writers.submit(tasks.measure_prompts, jobs[writer], resources=MODEL_SLOT)
+        for writer in reversed(jobs)
     }
-    for model in reversed(jobs):  # the first writer's process is then the one that is up
-        jobs[model]["model"]["context"] = _measure(ledger, client, jobs[model], by_model[model])
-    for stage in imports:
-        _import(ledger, client, stage)
-    for model, stages in by_model.items():
-        if jobs[model]["model"]["context"] is not None:
-            _write(ledger, client, jobs[model], stages)
+    for writer, future in asked.items():
+        jobs[writer]["model"]["context"] = _measured(writers, future, writing[writer])
+    for ledger, stage in imports:
+        _import(ledger, machines.here, stage)
+    running: dict[Future, str] = {}
+    tries: Counter[str] = Counter()
+    for number, (writer, ordered) in enumerate(writing.items()):
+        if jobs[writer]["model"]["context"] is not None:
+            for ledger, stage in ordered:
+                _clear(ledger, stage)
+            future = writers.submit(
+                tasks.write_corpora, jobs[writer], resources=MODEL_SLOT, priority=-number
+            )
+            running[future] = writer
+    while running:
+        future = next(writers.completed(running))
+        writer = running.pop(future)
+        tries[writer] += 1
+        if tries[writer] < TRIES and _gave_back(writers, future):
+            time.sleep(REST_SECONDS)
+            future = writers.submit(tasks.write_corpora, jobs[writer], resources=MODEL_SLOT)
+            running[future] = writer
+        else:
+            _settle(future, writing[writer])
+    for ledger, stage in copies:
+        _copy(ledger, stage, *alike[stage.fingerprint])
 
 
-def _import(ledger: Ledger, client: Client, stage: Stage) -> None:
+def _writer(ledger: Ledger, stage: Stage) -> str:
+    """Return what has to be loaded to write a corpus, for telling who can share a load."""
+    writing = ledger.plan.study.writing[stage.name]
+    entry = ledger.plan.study.manifest.models[writing.spec.model]
+    folder = ledger.folders[writing.spec.model]
+    return fingerprint([folder, entry.model_dump(mode="json"), writing.chat_template])
+
+
+def _copy(ledger: Ledger, stage: Stage, other: Ledger, written: Stage) -> None:
+    """Take over a corpus that another run has just written."""
+    started = time.monotonic()
+    with ledger.failing([stage.id]):
+        record = read_record(other.layout.record(written.kind, written.name))
+        if record is None:
+            raise ChildFailed(
+                f"{other.layout.run_name} was to write it and could not", other.layout.logs, False
+            )
+        _clear(ledger, stage)
+        for of in (Layout.journal, Layout.stories):
+            with written_whole(of(ledger.layout, stage.name)) as partial:
+                shutil.copyfile(of(other.layout, written.name), partial)
+        ledger.listener(
+            Note(
+                f"{stage.name}: {ledger.layout.run_name} takes over the corpus of "
+                f"{other.layout.run_name}"
+            )
+        )
+        ledger.finish(stage, started, record.figures, identity=record.identity)
+
+
+def _import(ledger: Ledger, here: Workers, stage: Stage) -> None:
     started = time.monotonic()
     ledger.begin(stage)
     with ledger.failing([stage.id]):
         texts = ledger.plan.import_texts(stage.name, ledger.layout, sealed=False)
         ledger.listener(StageStarted(stage.id, len(texts), 0, "texts"))
         file = str(ledger.layout.stories(stage.name))
-        figures = run_task(client, tasks.import_corpus, file, texts)
+        figures = here.do(tasks.import_corpus, file, texts)
         ledger.finish(stage, started, figures, identity=figures.pop("identity"))
 
 
-def _writing_job(ledger: Ledger, model: str, folder: str, stages: list[Stage]) -> dict[str, Any]:
+def _writing_job(ordered: Sequence[tuple[Ledger, Stage]]) -> dict[str, Any]:
     """Return what a child needs to write corpora of one model, its context left open."""
-    entry = ledger.plan.study.manifest.models[model]
+    first, stage = ordered[0]
+    writing = first.plan.study.writing[stage.name]
+    model = writing.spec.model
     corpora = [
         {
+            "stage": f"{ledger.label}{stage.id}",
             "name": stage.name,
-            "journal": str(ledger.layout.journal(stage.name)),
-            "stories": str(ledger.layout.stories(stage.name)),
+            "journal": str(ledger.layout.journal(stage.name).resolve()),
+            "stories": str(ledger.layout.stories(stage.name).resolve()),
             "fingerprint": ledger.plan.journal_key(stage.name),
             "writing": writing_to_json(ledger.plan.study.writing[stage.name]),
         }
-        for stage in stages
+        for ledger, stage in ordered
     ]
     return {
-        "log": str(ledger.layout.logs / f"write-{model}.log"),
+        "log": str(first.layout.logs.resolve() / f"write-{model}.log"),
         "model": {
-            **entry.model_dump(mode="json"),
+            **first.plan.study.manifest.models[model].model_dump(mode="json"),
             "name": model,
-            "folder": folder,
-            "chat_template": ledger.plan.study.writing[stages[0].name].chat_template,
+            "folder": first.folders[model],
+            "chat_template": writing.chat_template,
         },
         "corpora": corpora,
     }
 
 
-def _measure(
-    ledger: Ledger, client: Client, job: dict[str, Any], stages: list[Stage]
+def _measured(
+    writers: Workers, future: Future, ordered: Sequence[tuple[Ledger, Stage]]
 ) -> int | None:
     """Return the context in tokens that a job needs, None after failing its stages.
 
@@ -98,28 +169,56 @@ def _measure(
         InputError: the model cannot take the requests.
     """
     try:
-        found = run_task(client, tasks.measure_prompts, job)
-    except ChildFailed as error:
-        for stage in stages:
-            ledger.fail(stage.id, str(error), str(error.log), tuple(error.tail()))
+        found = writers.result(future)
+    except (ChildFailed, tasks.WorkerUnfit) as error:
+        _fail(ordered, error)
         return None
     if problem := found.get("problem"):
-        document = ledger.plan.study.document
+        owners = {f"{ledger.label}{stage.id}": ledger for ledger, stage in ordered}
+        owner = owners[found.get("stage", next(iter(owners)))]
+        document = owner.plan.study.document
         raise InputError(document.problem(tuple(problem["path"]), problem["what"]))
     return int(found["context"])
 
 
-def _write(ledger: Ledger, client: Client, job: dict[str, Any], stages: list[Stage]) -> None:
-    for stage in stages:
-        ledger.begin(stage)
-        claim_corpus_folder(ledger, stage)
-        for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
-            derived(stage.name).unlink(missing_ok=True)
-    started = time.monotonic()
-    with ledger.failing([stage.id for stage in stages]):
-        results = run_task(client, tasks.write_corpora, job)
-        for stage in stages:
-            figures = results[stage.name]
+def _fail(ordered: Sequence[tuple[Ledger, Stage]], error: Exception) -> None:
+    for ledger, stage in ordered:
+        with ledger.failing([stage.id]):
+            raise error
+
+
+def _clear(ledger: Ledger, stage: Stage) -> None:
+    """Forget what was derived from a corpus that is to be written."""
+    ledger.begin(stage)
+    claim_corpus_folder(ledger, stage)
+    for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
+        derived(stage.name).unlink(missing_ok=True)
+
+
+def _gave_back(writers: Workers, future: Future) -> bool:
+    """Tell whether a worker gave back what it was to write, perhaps because its job was ending."""
+    from distributed import KilledWorker
+
+    error = future.exception()
+    if not writers.lasting or error is None:
+        return False
+    if isinstance(error, tasks.WorkerUnfit):
+        writers.leave_out(error)
+        return True
+    return isinstance(error, KilledWorker) or (isinstance(error, ChildFailed) and error.crashed)
+
+
+def _settle(future: Future, ordered: Sequence[tuple[Ledger, Stage]]) -> None:
+    """Enter the end of corpora that are written."""
+    try:
+        results = future.result()
+    except Exception as error:
+        _fail(ordered, error)
+        return
+    started = time.monotonic() - results["seconds"]
+    for ledger, stage in ordered:
+        with ledger.failing([stage.id]):
+            figures = results["corpora"][f"{ledger.label}{stage.id}"]
             given_up = figures.pop("given_up")
             if given_up:
                 ledger.fail(stage.id, _list_given_up(ledger, stage.name, given_up, figures["kept"]))
@@ -127,7 +226,7 @@ def _write(ledger: Ledger, client: Client, job: dict[str, Any], stages: list[Sta
                 ledger.finish(stage, started, figures, identity=figures.pop("identity"))
 
 
-def describe_corpora(ledger: Ledger, client: Client) -> None:
+def describe_corpora(ledger: Ledger, here: Workers) -> None:
     """Count what the corpora hold, list texts that break a check, and write the corpus tables."""
     for status in ledger.ready("describe"):
         stage, started = status.stage, time.monotonic()
@@ -135,22 +234,20 @@ def describe_corpora(ledger: Ledger, client: Client) -> None:
         names = list(ledger.plan.study.manifest.corpora)
         ledger.listener(StageStarted(stage.id, len(names), 0, "corpora"))
         with ledger.failing([stage.id]):
-            jobs = [_description_job(ledger, client, name) for name in names]
-            futures = client.map(tasks.describe_corpus, jobs, pure=False)
-            figures = run_task(
-                client, tasks.write_corpus_tables, futures, str(ledger.layout.tables)
-            )
+            jobs = [_description_job(ledger, here, name) for name in names]
+            futures = [here.submit(tasks.describe_corpus, job) for job in jobs]
+            figures = here.do(tasks.write_corpus_tables, futures, str(ledger.layout.tables))
             ledger.finish(stage, started, figures)
 
 
-def _description_job(ledger: Ledger, client: Client, corpus: str) -> dict[str, Any]:
+def _description_job(ledger: Ledger, here: Workers, corpus: str) -> dict[str, Any]:
     """Return what `engine.tasks.describe_corpus` takes."""
     plan, layout = ledger.plan, ledger.layout
     writing = plan.study.writing.get(corpus)
     tokenizer = plan.tokenizer(corpus)
     source = model_source(plan.study, tokenizer)
     log = str(layout.logs / f"fetch-{tokenizer}.log")
-    file = run_task(client, tasks.tokenizer_file, source, log)
+    file = here.do(tasks.tokenizer_file, source, log)
     if file is None:
         what = f"{corpus}: its tokens are not counted, the tokenizer of {tokenizer} is not at hand"
         ledger.listener(Note(what))

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import psutil
 
+WORKERS_PER_JOB = "EMOVEC_WORKERS_PER_JOB"
+"""Environment variable by which the workers of a job know how many they are."""
+
 RELEASE_SECONDS = 10.0
 """How long a GPU that is not free is waited for."""
 
@@ -50,6 +53,16 @@ def free_gpus(share: float) -> list[str]:
         or any(ok and (name == i or (len(name) > 3 and u.startswith(name)))
                for (i, u), ok in free.items())
     ]  # fmt: skip
+
+
+def gpu_memory() -> list[int]:
+    """Return the bytes of each GPU's memory; nothing where nvidia-smi does not tell."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return [int(float(line)) * 2**20 for line in answer.stdout.splitlines() if line.strip()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
 
 
 def _free_gpus_soon(share: float, wanted: int | None) -> list[str]:
@@ -110,6 +123,22 @@ def replica_environments(
         }
         for mine in shares
     ]
+
+
+def take_share(number: int, together: int) -> None:
+    """Leave to this process, and to all it starts, its share of the CPUs and GPUs it could use.
+
+    Args:
+        number: of this process among those that share, from 0.
+        together: how many they are.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) >= together:
+        os.sched_setaffinity(0, cpus[number * len(cpus) // together :][: len(cpus) // together])
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if len(gpus) >= together:
+        each = len(gpus) // together
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number * each :][:each])
 
 
 def cpu_count() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import time
 import traceback
@@ -14,9 +15,11 @@ from typing import Any
 import yaml
 
 from engine.child import ChildFailed
-from engine.events import Listener, StageFailed, StageFinished
+from engine.events import Event, Listener, Note, StageFailed, StageFinished
+from engine.machines.workers import ClusterGone
 from engine.plan import Plan, Stage, State, Status
 from store.layout import Layout
+from store.mirror import forget, push
 from store.records import Record, derived_identity, read_record, write_record
 
 PROGRAMS = (
@@ -35,12 +38,32 @@ class Outcome:
 
 
 class Ledger:
-    """Plan, place and outcome of one run; what its stages share."""
+    """Plan, place and outcome of one run; what its stages share.
 
-    def __init__(self, plan: Plan, layout: Layout, listener: Listener):
-        self.plan, self.layout, self.listener = plan, layout, listener
+    Attributes:
+        folders: where the models lie that are needed, by name.
+        label: put before a stage's id wherever it is told of, where several runs are at work.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        layout: Layout,
+        folders: dict[str, str],
+        listener: Listener,
+        label: str = "",
+    ):
+        self.plan, self.layout, self.folders, self.label = plan, layout, folders, label
+        self._listener = listener
         self.outcome = Outcome()
         self.versions = program_versions()
+
+    def listener(self, event: Event) -> None:
+        """Tell of something."""
+        if isinstance(event, Note):
+            self._listener(event)
+        else:
+            self._listener(dataclasses.replace(event, stage=f"{self.label}{event.stage}"))
 
     def ready(self, *kinds: str) -> list[Status]:
         """Return stages of these kinds that have to run and can, failing those that cannot."""
@@ -64,7 +87,7 @@ class Ledger:
 
         The output on disk is then nobody's until the stage ends well.
         """
-        self.layout.record(stage.kind, stage.name).unlink(missing_ok=True)
+        forget(self.layout, stage.kind, stage.name)
 
     def inputs(self, stage: Stage) -> dict[str, str]:
         """Return the identities of what a stage reads."""
@@ -96,6 +119,7 @@ class Ledger:
             versions=self.versions,
         )
         write_record(self.layout.record(stage.kind, stage.name), record)
+        push(self.layout, stage.kind, stage.name)
         self.outcome.done.append(stage.id)
         self.listener(StageFinished(stage.id, record.seconds, figures))
 
@@ -109,6 +133,8 @@ class Ledger:
         """Turn an error into the failure of these stages, so that the others go on."""
         try:
             yield
+        except ClusterGone:  # nothing else can be done there either
+            raise
         except ChildFailed as error:
             for stage in stages:
                 self.fail(stage, str(error), str(error.log), tuple(error.tail()))
@@ -138,6 +164,7 @@ def resolved_manifest(plan: Plan) -> str:
     manifest = plan.study.manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
     manifest["resolved"] = {
         "versions": program_versions(),
+        "models": plan.models,
         "fingerprints": {key: stage.fingerprint for key, stage in plan.stages.items()},
     }
     return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)

@@ -126,6 +126,34 @@ def model_shape(study: Study, name: str) -> ModelShape | None:
     return read_shape(study.model_path(name) / "config.json")
 
 
+def config_file(study: Study, name: str) -> Path | None:
+    """Return a model's `config.json`, None where it is not on this machine."""
+    entry = study.manifest.models[name]
+    if entry.builtin is not None:
+        return _there(_unpacked_folder(entry.builtin) / "config.json")
+    if entry.hf is not None:
+        return _cached_file(entry.hf, entry.revision, "config.json")
+    return _there(study.model_path(name) / "config.json")
+
+
+def tokenizer_at_hand(study: Study, name: str) -> Path | None:
+    """Return a model's `tokenizer.json`, None where it is not on this machine."""
+    entry = study.manifest.models[name]
+    if entry.builtin is not None:
+        return _there(_unpacked_folder(entry.builtin) / "tokenizer.json")
+    if entry.hf is not None:
+        return _cached_file(entry.hf, entry.revision, "tokenizer.json")
+    return _there(study.model_path(name) / "tokenizer.json")
+
+
+def _there(file: Path) -> Path | None:
+    return file if file.is_file() else None
+
+
+def _unpacked_folder(builtin: str) -> Path:
+    return cache_folder() / "models" / f"{builtin}-{BUILTIN_MODELS[builtin].sha256[:12]}"
+
+
 def read_shape(config_file: Path) -> ModelShape:
     """Read a model's shape from a `config.json`, also where a text model sits inside another.
 
@@ -146,13 +174,18 @@ def read_shape(config_file: Path) -> ModelShape:
         raise ModelUnavailable(message) from None
 
 
-def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
+def fetch_model(source: ModelSource, run_child: RunChild, complete: bool = False) -> Path:
     """Return the folder of a model's files, unpacking or downloading it first where needed.
+
+    Args:
+        source: of the model.
+        run_child: runs what needs a process of its own.
+        complete: have the hub say which files there are, even where all weights are here.
 
     Raises:
         ModelUnavailable: it cannot be had.
     """
-    folder = _fetch_trained(source, run_child)
+    folder = _fetch_trained(source, run_child, complete)
     if source.random_seed is None:
         return folder
     what = fingerprint([str(folder), _cached_digest(folder / "config.json"), source.random_seed])
@@ -164,12 +197,31 @@ def fetch_model(source: ModelSource, run_child: RunChild) -> Path:
     return _made_once(f"random-{what[:12]}", initialise_in_child)
 
 
-def _fetch_trained(source: ModelSource, run_child: RunChild) -> Path:
+def _fetch_trained(source: ModelSource, run_child: RunChild, complete: bool) -> Path:
     if source.builtin is not None:
         return _unpacked(source.builtin, BUILTIN_MODELS[source.builtin], run_child)
     if source.path is not None:
         return Path(source.path)
+    whole = _whole_snapshot(str(source.hf), source.revision)
+    if whole is not None and not complete:
+        return whole
     return Path(run_child("download", {"repository": source.hf, "revision": source.revision}))
+
+
+def fetch_description(source: ModelSource) -> Path:
+    """Download what a plan needs of a hub model, its config and tokenizer; return their folder.
+
+    Raises:
+        ModelUnavailable: they cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "generation_config.json", "tokenizer*"]
+    return _from_hub(
+        str(source.hf),
+        source.revision,
+        lambda: snapshot_download(str(source.hf), revision=source.revision, allow_patterns=wanted),
+    )
 
 
 def hub_tokenizer(source: ModelSource) -> Path | None:
@@ -208,7 +260,7 @@ def _unpacked(name: str, model: BuiltinModel, run_child: RunChild) -> Path:
                 )
             run_child("dequantise", {"source": str(source), "folder": str(folder)})
 
-    return _made_once(f"{name}-{model.sha256[:12]}", unpack)
+    return _made_once(_unpacked_folder(name).name, unpack)
 
 
 def _join_parts(name: str, model: BuiltinModel, target: Path) -> None:
@@ -315,6 +367,45 @@ def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) ->
         ModelUnavailable: the hub or its answer does not allow it.
     """
     from huggingface_hub import snapshot_download
+
+    repository, revision = job["repository"], job["revision"]
+    patterns = [f"*{ending}" for ending in MODEL_FILES]
+    folder = _from_hub(
+        repository,
+        revision,
+        lambda: snapshot_download(repository, revision=revision, allow_patterns=patterns),
+    )
+    if not any(folder.glob("*.safetensors")):
+        what = "holds no safetensors; other formats are not read"
+        raise ModelUnavailable(f"model {repository} {what}")
+    return str(folder)
+
+
+def _whole_snapshot(repository: str, revision: str | None) -> Path | None:
+    """Return a model's folder in this machine's cache if all its weights are there.
+
+    A node without a network then asks nobody.
+    """
+    config = _cached_config(repository, revision)
+    if config is None or _cached_file(repository, revision, "tokenizer_config.json") is None:
+        return None
+    folder = config.parent
+    index = folder / "model.safetensors.index.json"
+    try:
+        weights = set(json.loads(index.read_bytes())["weight_map"].values())
+    except FileNotFoundError:
+        weights = {"model.safetensors"}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return folder if all((folder / name).is_file() for name in weights) else None
+
+
+def _from_hub(repository: str, revision: str | None, get: Callable[[], str]) -> Path:
+    """Return the folder that the hub's library downloads to, or why it does not.
+
+    Raises:
+        ModelUnavailable: the hub or its answer does not allow it.
+    """
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -323,10 +414,8 @@ def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) ->
         RevisionNotFoundError,
     )
 
-    repository, revision = job["repository"], job["revision"]
-    patterns = [f"*{ending}" for ending in MODEL_FILES]
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(get())
     except GatedRepoError:
         what = "is gated: accept its terms on the hub and log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -337,18 +426,18 @@ def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) ->
         what = "is not in the cache and the hub cannot be reached from here"
     except (HfHubHTTPError, OSError) as error:
         what = f"could not be downloaded: {str(error).splitlines()[0]}"
-    else:
-        if any(folder.glob("*.safetensors")):
-            return str(folder)
-        what = "holds no safetensors; other formats are not read"
     raise ModelUnavailable(f"model {repository} {what}")
 
 
 def _cached_config(repository: str, revision: str | None) -> Path | None:
     """Return a hub model's config in this machine's cache; its folder is named by the commit."""
+    return _cached_file(repository, revision, "config.json")
+
+
+def _cached_file(repository: str, revision: str | None, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    found = try_to_load_from_cache(repository, file, revision=revision)
     if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{40}", Path(found).parent.name):
         return None
     return Path(found)

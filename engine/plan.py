@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import analysis
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
 from manifests.errors import InputError, Problem
 from manifests.resolve import Cell, Study, check_analysable
-from manifests.schema import Checks
+from manifests.schema import Checks, ModelEntry
 from store.corpus import Text, corpus_identity, corpus_size, read_corpus
 from store.exchange import read_texts
 from store.fingerprint import fingerprint, path_digest
 from store.journal import journal_fingerprint, journal_rows
 from store.layout import Layout
+from store.places import Place, there, total_size
 from store.records import Record, read_record
 from store.shards import group_attributes, missing_shards, n_shards, shard_texts
 
@@ -28,16 +30,18 @@ VERSIONS = {
     "import": 2,
     "describe": 1,
     "extract": 2,
-    "analyze": 4,
-    "tables": 5,
-    "figures": 3,
+    "words": 1,
+    "analyze": 5,
+    "tables": 7,
+    "figures": 5,
+    "page": 2,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
 PHASES: dict[str, tuple[str, ...]] = {
     "generate": ("generate", "import", "describe"),
     "extract": ("generate", "import", "describe", "extract"),
-    "analyze": ("generate", "import", "describe", "extract", "analyze", "tables"),
+    "analyze": ("generate", "import", "describe", "extract", "words", "analyze", "tables"),
     "report": tuple(VERSIONS),
     "run": tuple(VERSIONS),
 }
@@ -48,10 +52,33 @@ TABLES = (
     *("geometry", "cka", "valence_directions", "arousal_directions", "directions"),
     *("activations", "cka_corpora", "cka_models", "cka_grids"),
     *("variance", "left_out", "clusters", "emotion_cosines", "exclusions"),
+    *("profiles", "claims", "claim_summary", "norms"),
 )
-PAGES = ("geometry", "clusters")
+PAGES = ("geometry", "clusters", "claims")
 """Tables for reading, in Markdown."""
-FIGURES = ("trajectories", "cka", "valence_directions", "pca_map")
+FIGURES = (
+    *("trajectories", "windows", "baselines", "cka", "cka_estimators", "valence_directions"),
+    *("pca_map", "emotion_cosines", "activations"),
+)
+
+
+LOOKS = Path(analysis.__file__).parent
+STYLE = LOOKS / "figures" / "emovec.mplstyle"
+PAGE, PAGE_PARTS = LOOKS / "report", ("page.html", "page.css", "page.js")
+"""How figures and the page look: a change there makes them again."""
+
+
+SPEED: Any = {
+    "extraction": {"batch_tokens", "workers"},
+    "corpora": {"__all__": {"generate": {"attempts"}}},
+    "models": {
+        "__all__": {
+            *("replicas", "gpu_memory_utilization", "max_num_seqs", "max_model_len"),
+            "tensor_parallel_size",
+        }
+    },
+}
+"""Settings of speed and patience, which change nothing that a page says."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +145,7 @@ class Plan:
     def __init__(self, study: Study):
         self.study = study
         self.stages: dict[str, Stage] = {}
-        self._identities = {name: model_identity(study, name) for name in study.manifest.models}
+        self.models = {name: model_identity(study, name) for name in study.manifest.models}
         self.shapes: dict[str, ModelShape | None] = {}
         for cell in study.cells:
             if cell.model not in self.shapes:
@@ -189,7 +216,7 @@ class Plan:
         settings = {
             "checks_version": CHECKS_VERSION,
             "checks": {name: self.checks(name).model_dump(mode="json") for name in names},
-            "tokenizers": {name: self._identities.get(self.tokenizer(name)) for name in names},
+            "tokenizers": {name: self.models.get(self.tokenizer(name)) for name in names},
             "norms": self._norms_settings(),
         }
         self._add("describe", "all", settings, tuple(self.corpus_stage(name) for name in names))
@@ -214,7 +241,7 @@ class Plan:
         source = self.study.importing[corpus]
         files = {"stories": source.stories, "neutral": source.neutral}
         digests = {key: path and path_digest(path) for key, path in files.items()}
-        return {**source.spec.model_dump(mode="json", exclude={"checks"}), **digests}
+        return {**source.spec.model_dump(mode="json", exclude={"checks", "writer"}), **digests}
 
     def journal_key(self, corpus: str) -> str:
         """Return the fingerprint of all that decides what a model is asked and may answer.
@@ -228,7 +255,7 @@ class Plan:
         spec, entry = writing.spec, self.study.manifest.models[writing.spec.model]
         return {
             "corpus": corpus,
-            "model": self._identities[spec.model],
+            "model": self.models[spec.model],
             "dtype": entry.dtype,
             "chat_template_kwargs": entry.chat_template_kwargs,
             **({} if writing.chat_template is None else {"chat_template": writing.chat_template}),
@@ -248,22 +275,73 @@ class Plan:
         manifest, cells = self.study.manifest, self.study.cells
         for cell in cells:
             settings = {
-                "model": self._identities[cell.model],
+                "model": self.models[cell.model],
                 **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens", "workers"}),
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
-        analysis = {
+        analysed = {
             "norms": self._norms_settings(),
             "contrasts": list(manifest.analysis.contrasts),
             "neutral_variance": manifest.analysis.neutral_variance,
             "seed": manifest.analysis.seed,
+            "bootstraps": manifest.analysis.bootstraps,
         }
+        for corpus in dict.fromkeys(cell.corpus for cell in cells):
+            self._add("words", corpus, analysed, (self.corpus_stage(corpus),))
+        analysed = {**analysed, "permutations": manifest.analysis.permutations}
         for cell in cells:
-            self._add("analyze", cell.name, analysis, (f"extract:{cell.name}",))
+            self._add("analyze", cell.name, analysed, (f"extract:{cell.name}",))
         analyzed = tuple(f"analyze:{cell.name}" for cell in cells)
         names = {"cells": [cell.name for cell in cells]}
-        self._add("tables", "all", names, analyzed)
-        self._add("figures", "all", names, ("tables:all", *analyzed))
+        words = tuple(f"words:{corpus}" for corpus in dict.fromkeys(c.corpus for c in cells))
+        compared = {
+            **names,
+            "random_twins": {cell.name: self.random_twin(cell) for cell in cells},
+            "writers": {name: self.writer(name) for name in manifest.corpora},
+        }
+        self._add("tables", "all", compared, (*analyzed, *words))
+        self._add(
+            "figures", "all", {**names, "style": path_digest(STYLE)}, ("tables:all", *analyzed)
+        )
+        page = {
+            **names,
+            "manifest": manifest.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude=SPEED
+            ),
+            "parts": {part: path_digest(PAGE / part) for part in PAGE_PARTS},
+        }
+        corpora = (self.corpus_stage(name) for name in manifest.corpora)
+        self._add("page", "all", page, ("tables:all", "describe:all", *analyzed, *corpora))
+
+    def random_twin(self, cell: Cell) -> str | None:
+        """Return the model with random weights of a trained one's configuration on its corpus.
+
+        Of several the first. A configuration is told by where it comes from; a `revision` that one
+        of the two entries leaves open is taken to be the other's.
+        """
+        models = self.study.manifest.models
+        trained = models[cell.model]
+        if trained.weights == "random":
+            return None
+
+        def alike(entry: ModelEntry) -> bool:
+            where = [(e.builtin, e.hf, e.path and Path(e.path)) for e in (entry, trained)]
+            revisions = {e.revision for e in (entry, trained)} - {None}
+            return where[0] == where[1] and len(revisions) < 2
+
+        readers = {c.model for c in self.study.cells if c.corpus == cell.corpus}
+        twins = (
+            name
+            for name, entry in models.items()
+            if name in readers and entry.weights == "random" and alike(entry)
+        )
+        return next(twins, None)
+
+    def writer(self, corpus: str) -> str | None:
+        """Return the model that wrote a corpus, None where that is not known."""
+        if corpus in self.study.writing:
+            return self.study.writing[corpus].spec.model
+        return self.study.importing[corpus].spec.writer
 
     def n_texts(self, corpus: str, layout: Layout) -> int | None:
         """Return how many texts a corpus has or will have, None for one not imported yet."""
@@ -305,9 +383,9 @@ class Plan:
         """Tell whether the output on disk is the one that a record speaks of."""
         if stage.kind in ("generate", "import"):
             return record.identity == corpus_identity(layout.stories(stage.name))
-        if stage.kind in ("extract", "analyze"):
-            where = layout.residuals if stage.kind == "extract" else layout.analysis
-            attributes = group_attributes(where(stage.name)) or {}
+        if stage.kind in _FOLDERS:
+            where = _FOLDERS[stage.kind](layout, stage.name)
+            attributes = group_attributes(where) or {}
             return bool(attributes.get("made_from") == made_from(stage, record.inputs))
         return True
 
@@ -317,6 +395,14 @@ class Plan:
             return journal_fingerprint(layout.journal(stage.name)) == self.journal_key(stage.name)
         attributes = group_attributes(layout.residuals(stage.name)) or {}
         return bool(attributes.get("made_from") == made_from(stage, inputs))
+
+
+_FOLDERS: dict[str, Callable[[Layout, str], Place]] = {
+    "extract": Layout.residuals,
+    "words": Layout.words,
+    "analyze": Layout.analysis,
+}
+"""Stage kinds whose output says itself what it was made from."""
 
 
 def made_from(stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
@@ -356,11 +442,11 @@ def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
     layers, shape = plan.layers(cell.model), plan.shapes[cell.model]
     n_texts = plan.n_texts(cell.corpus, layout)
     n_windows = len(plan.study.manifest.extraction.windows)
-    if (folder / "zarr.json").is_file():
+    if there(folder):
         total = n_shards(folder)
         done = total - len(missing_shards(folder))
         if done == total:
-            return done, total, "shards", _size(folder)
+            return done, total, "shards", _bytes(stage, layout, folder)
     else:
         done, total = 0, None
     if layers is None or shape is None or n_texts is None:
@@ -370,10 +456,17 @@ def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
     return done, -(-n_texts // per_shard), "shards", size
 
 
-def _look_analyze(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    folder = layout.analysis(stage.name)
-    there = (folder / "zarr.json").is_file()
-    return int(there), 1, "data set", _size(folder) if there else None
+def _look_results(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    folder = _FOLDERS[stage.kind](layout, stage.name)
+    made = there(folder)
+    return int(made), 1, "data set", _bytes(stage, layout, folder) if made else None
+
+
+def _bytes(stage: Stage, layout: Layout, folder: Place) -> int:
+    """Return a folder's bytes, from its record where that says, since looking takes its time."""
+    record = read_record(layout.record(stage.kind, stage.name))
+    known = record.figures.get("bytes") if record is not None else None
+    return total_size(folder) if known is None else int(known)
 
 
 def _look_describe(plan: Plan, stage: Stage, layout: Layout) -> Look:
@@ -389,9 +482,13 @@ def _look_figures(plan: Plan, stage: Stage, layout: Layout) -> Look:
     return _look_files([layout.figures / f"{n}.{e}" for n in FIGURES for e in ("png", "pdf")])
 
 
+def _look_page(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    return _look_files([layout.page])
+
+
 def _look_files(files: list[Path]) -> Look:
-    there = [file for file in files if file.is_file()]
-    return len(there), len(files), "files", sum(file.stat().st_size for file in there) or None
+    made = [file for file in files if file.is_file()]
+    return len(made), len(files), "files", sum(file.stat().st_size for file in made) or None
 
 
 _LOOK = {
@@ -399,9 +496,11 @@ _LOOK = {
     "import": _look_import,
     "describe": _look_describe,
     "extract": _look_extract,
-    "analyze": _look_analyze,
+    "words": _look_results,
+    "analyze": _look_results,
     "tables": _look_tables,
     "figures": _look_figures,
+    "page": _look_page,
 }
 
 

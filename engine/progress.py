@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,3 +116,27 @@ def _say(figures: dict[str, Any]) -> str:
     for where, why in (figures.get("missing") or {}).items():
         parts.append(f"no results for {where}: {why}")
     return ", ".join(parts)
+
+
+class ShardProgress:
+    """Adds up the progress of a stage's shards (`stage#shard`) into the stage's own."""
+
+    def __init__(self, listener: Listener):
+        self._listener = listener
+        self._before: dict[str, int] = {}
+        self._shards: dict[str, dict[str, StageProgress]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on, a shard's progress as its stage's."""
+        if isinstance(event, StageProgress) and "#" in event.stage:
+            stage, _, shard = event.stage.rpartition("#")
+            with self._lock:
+                shards = self._shards.setdefault(stage, {})
+                shards[shard] = event
+                done = self._before.get(stage, 0) + sum(e.done for e in shards.values())
+                tokens = sum(e.tokens for e in shards.values())
+            event = StageProgress(stage, done, tokens)
+        elif isinstance(event, StageStarted):
+            self._before[event.stage] = event.done
+        self._listener(event)

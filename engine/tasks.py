@@ -7,8 +7,11 @@ and starts its own. Progress goes to the client as worker events.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,20 @@ import numpy as np
 from distributed import get_worker
 from threadpoolctl import threadpool_limits
 
-from engine.child import Child, ChildFailed
-from engine.device import child_environment
+from engine.child import ChildFailed
+from engine.device import WORKERS_PER_JOB, has_gpu, take_share
 from engine.events import Event, Note, StageProgress, StageStarted
 from engine.generation.demand import Demand
 from engine.generation.description import Description, corpus_tables, describe
 from engine.generation.prompts import writing_from_json
+from engine.machines.slot import Slot
+from engine.machines.workers import Run, program_digest
 from engine.models import ModelSource, ModelUnavailable, fetch_model, hub_tokenizer
+from manifests.norms import Norms
 from store.corpus import Text, seal_corpus
 from store.journal import journal_rows
+from store.places import StoreRefused, place, sizes, total_size
 from store.shards import shard_span
-
-TOPIC = "emovec"
 
 FETCHING = {
     "dequantise": "unpacking",
@@ -37,13 +42,104 @@ FETCHING = {
 }
 
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class WorkerUnfit(Exception):
+    """A worker cannot do a run's tasks; the message names its host and what it lacks.
+
+    Attributes:
+        worker: its address.
+    """
+
+    def __init__(self, message: str, worker: str):
+        super().__init__(message, worker)
+        self.message, self.worker = message, worker
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the process that started this worker's (Dask calls this as it starts)."""
+    """Prepare a worker process (Dask calls this as it starts).
+
+    Ctrl-C is left to the process that started it, and it takes its share of a job.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    program_digest()  # of the source as it is now, which is what runs here
+    for name in THREADS:  # Dask's nannies leave one thread where the user has said nothing
+        if os.environ.get(name) == "1":
+            del os.environ[name]
+    together = int(os.environ.get(WORKERS_PER_JOB, "1"))
+    if together > 1:
+        take_share(int(str(worker.name).rpartition("-")[2]), together)
 
 
 _lock = threading.Lock()
-_child: tuple[str, Child] | None = None
+_slot = Slot()
+_fit: set[str] = set()
+_mine = threading.local()
+
+
+def call(run: Run, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do one of this module's functions for a run.
+
+    Raises:
+        WorkerUnfit: this worker cannot do its tasks.
+    """
+    if run.token not in _fit:
+        require_fit(run, get_worker())
+        _fit.add(run.token)
+    if run.gpu and not has_gpu():
+        host = socket.gethostname()
+        what = f"the profile asks for GPUs, a job on {host} has none"
+        raise WorkerUnfit(what, get_worker().address)
+    before, _mine.run = getattr(_mine, "run", None), run
+    try:
+        return work(*arguments)
+    finally:
+        _mine.run = before
+
+
+def require_fit(run: Run, dask_worker: Any) -> None:
+    """Refuse to work for a run of other source, or whose folders are not here.
+
+    Args:
+        run: the run.
+        dask_worker: this worker (`Client.run` gives it to an argument of this name).
+
+    Raises:
+        WorkerUnfit: naming this host.
+    """
+    host, me = socket.gethostname(), dask_worker.address
+    if unseen := [folder for folder in run.folders if not _seen(folder)]:
+        raise WorkerUnfit(
+            f"a worker on {host} does not see {unseen[0]}; use a folder that all machines share, "
+            "or give jobs the object store's keys",
+            me,
+        )
+    if program_digest() != run.program:
+        raise WorkerUnfit(
+            f"a worker on {host} runs other source than {run.host}; use one checkout for both",
+            me,
+        )
+
+
+def _seen(folder: str) -> bool:
+    """Tell whether a run's folder can be read from here."""
+    where = place(folder)
+    if isinstance(where, Path):
+        return where.is_dir()
+    try:
+        sizes(where, "records")
+    except StoreRefused:
+        return False
+    return True
+
+
+def _away(run: Run) -> bool:
+    """Tell whether this process is another than the run's own."""
+    return (socket.gethostname(), os.getpid()) != (run.host, run.process)
 
 
 def fetch(source: ModelSource, log: str) -> str:
@@ -61,7 +157,7 @@ def fetch(source: ModelSource, log: str) -> str:
             message = str(error).removeprefix("ModelUnavailable: ")
             raise ModelUnavailable(f"{message} (log: {log})") from None
         finally:
-            stop_child()
+            end_child(_mine.run.token)
 
     return str(fetch_model(source, run_child))
 
@@ -73,34 +169,37 @@ def measure_prompts(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_corpora(job: dict[str, Any]) -> dict[str, Any]:
-    """Write all corpora of one model; return each one's figures, and its identity once sealed.
+    """Write all corpora of one model.
 
     Args:
         job: as `engine.generation.writing.write_corpora` takes it, with `log`, and for each corpus
             `stories`, the file to seal.
+
+    Returns:
+        `seconds` taken, and `corpora`: figures by stage, with the identity of what is sealed.
     """
 
     def on_event(event: dict[str, Any]) -> None:
-        stage = f"generate:{event['corpus']}"
-        _emit(StageProgress(stage, event["done"], event["tokens"], event["refused"]))
+        _emit(StageProgress(event["stage"], event["done"], event["tokens"], event["refused"]))
 
+    started = time.monotonic()
     for corpus in job["corpora"]:
         demand, _ = _replayed(corpus)
-        _emit(StageStarted(f"generate:{corpus['name']}", demand.wanted, demand.n_kept, "texts"))
+        _emit(StageStarted(corpus["stage"], demand.wanted, demand.n_kept, "texts"))
     try:
         results = _in_child(_writer(job), Path(job["log"]), "write", job, on_event)
     finally:
-        stop_child()
+        end_child(_mine.run.token)
     for corpus in job["corpora"]:
         demand, waiting = _replayed(corpus)
-        figures = results[corpus["name"]]
+        figures = results[corpus["stage"]]
         figures["kept"] = demand.n_kept
         if not (figures["given_up"] or waiting):
             assert demand.n_kept == demand.wanted
             texts = demand.texts(Path(corpus["journal"]))
             sealed = seal_corpus(Path(corpus["stories"]), texts)
             figures |= {"identity": sealed.identity, "texts": sealed.n_texts}
-    return dict(results)
+    return {"seconds": time.monotonic() - started, "corpora": results}
 
 
 def import_corpus(stories: str, texts: Sequence[Text]) -> dict[str, Any]:
@@ -161,14 +260,15 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
             _emit(StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"]))
 
     key = f"read:{job['model']['folder']}:{job['extraction']['backend']}"
-    return dict(_in_child(key, Path(job["log"]), "read", job, on_event))
+    figures = dict(_in_child(key, Path(job["log"]), "read", job, on_event))
+    return {**figures, "worker": get_worker().address}
 
 
 def cell_figures(residuals: str, max_tokens: int) -> dict[str, Any]:
     """Return counts over a complete cell: texts, tokens read, texts cut, texts outside windows."""
     from store.residuals import open_residuals
 
-    cell = open_residuals(Path(residuals), as_dask=False)
+    cell = open_residuals(place(residuals), as_dask=False)
     text_tokens = cell["text_tokens"].to_numpy()
     empty = (cell["token_count"] == 0).sum("text")
     return {
@@ -178,8 +278,51 @@ def cell_figures(residuals: str, max_tokens: int) -> dict[str, Any]:
         "texts_without_token": {
             str(w): int(n) for w, n in zip(cell["window"].to_numpy(), empty, strict=True)
         },
-        "bytes": sum(f.stat().st_size for f in Path(residuals).rglob("*") if f.is_file()),
+        "bytes": total_size(place(residuals)),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysedCell:
+    """A cell whose results are there, and what they are compared with.
+
+    Attributes:
+        model: that read.
+        corpus: that was read.
+        fingerprint: of the analysis.
+        results: folder of its results.
+        words: folder of what the corpus' words give without a model.
+        twin: the model of the same configuration with random weights, None where there is none.
+        writer: the model that wrote the corpus, None where that is not known.
+    """
+
+    model: str
+    corpus: str
+    fingerprint: str
+    results: str
+    words: str
+    twin: str | None
+    writer: str | None
+
+
+def analyse_words(
+    stories: str,
+    emotions: list[str],
+    norms: Sequence[Norms],
+    settings: Any,
+    attributes: dict[str, Any],
+    target: str,
+) -> dict[str, Any]:
+    """Analyse the words of a corpus without a model, and write the results."""
+    from analysis.baselines import corpus_baselines
+    from store.corpus import read_corpus
+    from store.results import write_analysis
+
+    _one_thread_each()
+    texts = read_corpus(Path(stories)).texts
+    found = corpus_baselines(texts, emotions, norms, settings)
+    write_analysis(place(target), found.assign_attrs(attributes))
+    return {"texts": len(texts), "bytes": total_size(place(target))}
 
 
 def analyse_layer(residuals: str, window: str, layer: int, settings: Any) -> Any:
@@ -188,7 +331,7 @@ def analyse_layer(residuals: str, window: str, layer: int, settings: Any) -> Any
     from store.residuals import open_residuals
 
     _one_thread_each()
-    return analyse(open_residuals(Path(residuals), as_dask=False), window, layer, settings)
+    return analyse(open_residuals(place(residuals), as_dask=False), window, layer, settings)
 
 
 def join_cell(
@@ -210,9 +353,9 @@ def join_cell(
 
     _one_thread_each()
     found = join_layers(dict(zip(keys, results, strict=True)), emotions, n_layers, settings)
-    store = open_residuals(Path(residuals), as_dask=False)
+    store = open_residuals(place(residuals), as_dask=False)
     read = np.minimum(store["text_tokens"].to_numpy(), store.attrs["extraction"]["max_tokens"])
-    spans = [shard_span(Path(residuals), shard) for shard in range(store.sizes["shard"])]
+    spans = [shard_span(place(residuals), shard) for shard in range(store.sizes["shard"])]
     activations = massive_activations(
         store.assign(
             tokens_read=("text", read),
@@ -227,28 +370,33 @@ def join_cell(
             [join_names([str(i) for i in ids[empty_N]]) for empty_N in empty_NW.T],
         ),
     )
-    write_analysis(Path(target), found.assign_attrs(attributes))
+    write_analysis(place(target), found.assign_attrs(attributes))
     missing = found["missing"].to_series()
     reasons = missing[missing != ""].groupby(level=["window", "contrast"]).first()
     return {
         "layers": found.sizes["layer"],
         "windows": found.sizes["window"],
+        "bytes": total_size(place(target)),
         "missing": {f"{window}, {c}": str(why) for (window, c), why in reasons.items()},
     }
 
 
-def write_tables(cells: list[tuple[str, str, str, str]], folder: str, seed: int) -> dict[str, Any]:
-    """Write every table over all cells: (model, corpus, analysis folder, fingerprint) each."""
+def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str, Any]:
+    """Write every table over all cells."""
     from analysis import across, tables
+    from analysis.claim_tables import claims_table, norms_table, profiles_table, summary_table
     from analysis.exclusions import exclusions_table
-    from analysis.markdown import clusters_markdown, geometry_markdown
+    from analysis.geometry_table import geometry_table
+    from analysis.markdown import claims_markdown, clusters_markdown, geometry_markdown
     from analysis.peak_layers import cluster_table, cosine_table
     from store.atomic import write_text
     from store.results import write_tables as write
 
-    found = _results(cells)
-    geometry = tables.geometry_table(found)
+    found = open_results(cells)
+    geometry = geometry_table(found)
     clusters = cluster_table(found, geometry, seed)
+    claims = claims_table(found)
+    summary = summary_table(claims, found)
     files = write(
         Path(folder),
         {
@@ -266,32 +414,52 @@ def write_tables(cells: list[tuple[str, str, str, str]], folder: str, seed: int)
             "clusters": clusters,
             "emotion_cosines": cosine_table(found, geometry),
             "exclusions": exclusions_table(found),
+            "profiles": profiles_table(found),
+            "claims": claims,
+            "claim_summary": summary,
+            "norms": norms_table(found),
         },
     )
-    pages = {"geometry": geometry_markdown(geometry), "clusters": clusters_markdown(clusters)}
+    pages = {
+        "geometry": geometry_markdown(geometry),
+        "clusters": clusters_markdown(clusters),
+        "claims": claims_markdown(summary),
+    }
     for name, page in pages.items():
         write_text(Path(folder) / f"{name}.md", page)
     return {"files": len(files) + len(pages)}
 
 
-def draw_figures(cells: list[tuple[str, str, str, str]], folder: str) -> dict[str, Any]:
+def draw_figures(cells: list[AnalysedCell], folder: str) -> dict[str, Any]:
     """Draw every figure over all cells."""
     from analysis.figures import draw_all, save_figures
-    from analysis.tables import geometry_table
+    from analysis.geometry_table import geometry_table
 
-    found = _results(cells)
+    found = open_results(cells)
     Path(folder).mkdir(parents=True, exist_ok=True)
     return {"files": len(save_figures(Path(folder), draw_all(found, geometry_table(found))))}
 
 
-def stop_child(only: Child | None = None) -> None:
-    """End this worker's child process, if it has one (and if it is `only`)."""
-    global _child
-    with _lock:
-        if _child is None or only not in (None, _child[1]):
-            return
-        held, _child = _child, None
-    held[1].stop()
+def write_page(jobs: list[dict[str, Any]], target: str) -> dict[str, Any]:
+    """Write the page of some runs.
+
+    Args:
+        jobs: as `engine.page.page_job` gives them.
+        target: the file.
+    """
+    from engine.page import write_page as write
+
+    return {"bytes": write(jobs, Path(target))}
+
+
+def end_child(token: str) -> None:
+    """End this worker's child process, if it has one and that is of this run."""
+    _slot.end_for(token)
+
+
+def stop_run(token: str) -> None:
+    """End the child of a run and let no task of it start another: it is being interrupted."""
+    _slot.stop(token)
 
 
 def _in_child(
@@ -309,48 +477,24 @@ def _in_child(
     reached = -1
 
     def note_progress(event: dict[str, Any]) -> None:
-        part, done = event.get("corpus", ""), event.get("done", event.get("texts", 0))
+        part, done = event.get("stage", ""), event.get("done", event.get("texts", 0))
         progress[part] = max(done, progress.get(part, 0))
         on_event(event)
 
+    run: Run = _mine.run
+    if _away(run):  # workers elsewhere have logs of their own
+        log = log.with_name(f"{log.stem}.{get_worker().name}.log".replace("/", "-"))
     while True:
-        child = _child_for(key, log)
-        try:
-            return child.call(task, job, note_progress)
-        except ChildFailed as failure:
-            stop_child(child)
-            furthest = sum(progress.values())
-            if not failure.crashed or furthest <= reached or _stopping.is_set():
-                raise
-            reached = furthest
-            _emit(Note(f"{failure}; it is started once more (log: {log.name})"))
-
-
-_stopping = threading.Event()
-
-
-def prepare_stop() -> None:
-    """End the child and let no task start another: the run is being interrupted."""
-    _stopping.set()
-    stop_child()
-
-
-def allow_children() -> None:
-    """Take back `prepare_stop`, at the start of a run in the same process."""
-    _stopping.clear()
-
-
-def _child_for(key: str, log: Path) -> Child:
-    global _child
-    with _lock:
-        if _stopping.is_set():
-            raise ChildFailed("the run is being interrupted", log, crashed=False)
-        if _child is not None and (_child[0] != key or not _child[1].alive):
-            held, _child = _child, None
-            held[1].stop()
-        if _child is None:
-            _child = (key, Child(log, child_environment()))
-        return _child[1]
+        with _slot.child(run.token, key, log) as child:
+            try:
+                return child.call(task, job, note_progress)
+            except ChildFailed as failure:
+                _slot.end(child)
+                furthest = sum(progress.values())
+                if not failure.crashed or furthest <= reached or _slot.stopped(run.token):
+                    raise
+                reached = furthest
+                _emit(Note(f"{failure}; it is started once more (log: {log.name})"))
 
 
 def _writer(job: dict[str, Any]) -> str:
@@ -362,18 +506,22 @@ def _replayed(corpus: dict[str, Any]) -> tuple[Demand, list[Any]]:
     return demand, demand.replay(journal_rows(Path(corpus["journal"])))
 
 
-def _results(cells: list[tuple[str, str, str, str]]) -> list[Any]:
-    from analysis.tables import CellResults
+def open_results(cells: list[AnalysedCell]) -> list[Any]:
+    """Return the results of some cells in memory, but for their directions."""
+    from analysis.results import CellResults
     from store.results import open_analysis
 
     return [
         CellResults(
-            model,
-            corpus,
-            open_analysis(Path(folder), as_dask=False).drop_vars("direction").load(),
-            key,
+            cell.model,
+            cell.corpus,
+            open_analysis(place(cell.results), as_dask=False).drop_vars("direction").load(),
+            cell.fingerprint,
+            open_analysis(place(cell.words), as_dask=False).load(),
+            cell.twin,
+            cell.writer,
         )
-        for model, corpus, folder, key in cells
+        for cell in cells
     ]
 
 
@@ -389,4 +537,4 @@ def _one_thread_each() -> None:
 
 def _emit(event: Event) -> None:
     payload = {"type": type(event).__name__, **dataclasses.asdict(event)}
-    get_worker().log_event(TOPIC, {"event": payload})
+    get_worker().log_event(_mine.run.topic, {"event": payload})

@@ -73,8 +73,9 @@ def measure_prompts(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         on_event: not called.
 
     Returns:
-        `context` in tokens; or `problem` (key path in the manifest, and what is wrong): the model
-        has no chat template, or a prompt with its reply does not fit.
+        `context` in tokens; or `problem` (key path in the manifest, and what is wrong) and, where
+        it is one corpus', its `stage`: the model has no chat template, or a prompt with its reply
+        does not fit.
     """
     model = job["model"]
     try:
@@ -93,7 +94,8 @@ def measure_prompts(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
                     f"the longest prompt ({prompt} tokens) and max_new_tokens ({reply}) are more "
                     f"than the {name} of {model['name']!r} ({limit}); lower max_new_tokens"
                 )
-                return _problem(["corpora", corpus["name"], "generate", "max_new_tokens"], what)
+                path = ["corpora", corpus["name"], "generate", "max_new_tokens"]
+                return {**_problem(path, what), "stage": corpus["stage"]}
         context = max(context, prompt + reply)
     return {"context": context}
 

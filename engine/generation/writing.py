@@ -31,7 +31,7 @@ class Desk:
     """A corpus being written.
 
     Attributes:
-        name: the corpus.
+        stage: that writes it, for telling of it.
         file: its journal's file.
         demand: what it still needs.
         journal: the journal, open for appending.
@@ -40,7 +40,7 @@ class Desk:
         complete: every text is there or given up, and none is a duplicate.
     """
 
-    name: str
+    stage: str
     file: Path
     demand: Demand
     journal: Journal
@@ -53,13 +53,14 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Write all corpora of one model with one load of it.
 
     Args:
-        job: `model` (folder, context and vLLM settings) and `corpora` (name, journal, fingerprint
-            and writing of each), as `engine.corpora` makes them.
-        on_event: called with {corpus, done, total, tokens, refused} on the way.
+        job: `model` (folder, context and vLLM settings) and `corpora` (stage, name, journal,
+            fingerprint and writing of each), as `engine.corpora` makes them.
+        on_event: called with {stage, done, total, tokens, refused} on the way.
 
     Returns:
-        For each corpus: output_tokens and refused replies of this load; output `tokens_per_second`
-        of the whole load from the first engine's start on; and `given_up` (reason by request id).
+        For each corpus by its stage: output_tokens and refused replies of this load; output
+        `tokens_per_second` of the whole load from the first engine's start on; and `given_up`
+        (reason by request id).
 
     Raises:
         ValueError: a model without a chat template, or too few GPUs.
@@ -78,7 +79,7 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
             seconds = _stream(job["model"], waiting, on_event)
             rate = sum(desk.output_tokens for desk in desks) / seconds
     return {
-        desk.name: {
+        desk.stage: {
             "output_tokens": desk.output_tokens,
             "refused": desk.refused,
             "tokens_per_second": rate,
@@ -91,7 +92,7 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
 def _desk(corpus: dict[str, Any]) -> Desk:
     demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
     file = Path(corpus["journal"])
-    return Desk(corpus["name"], file, demand, Journal(file, corpus["fingerprint"]))
+    return Desk(corpus["stage"], file, demand, Journal(file, corpus["fingerprint"]))
 
 
 def _stream(
@@ -108,7 +109,7 @@ def _stream(
         if not waiting:
             return None
         desk, request = waiting.popleft()
-        key = f"{desk.name}|{request.id}|{request.attempt}"
+        key = f"{desk.stage}|{request.id}|{request.attempt}"
         running[key] = (desk, request)
         prompt = encoder.encode(desk.demand.prompt(request))
         return Ask(key, prompt, sampling_parameters(desk.demand, request))
@@ -148,7 +149,7 @@ def _tell(desks: Iterable[Desk], on_event: OnEvent) -> None:
     for desk in desks:
         on_event(
             {
-                "corpus": desk.name,
+                "stage": desk.stage,
                 "done": desk.demand.n_kept,
                 "total": desk.demand.wanted,
                 "tokens": desk.output_tokens,

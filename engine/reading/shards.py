@@ -18,8 +18,9 @@ from engine.reading.pooling import NotFinite
 from engine.reading.reader import OnEvent, Reader, ReaderSettings
 from engine.reading.windows import spans_of, window_counts
 from store.corpus import Corpus, Text, read_corpus
+from store.places import Place, place
 from store.residuals import ShardBlock, write_shard
-from store.shards import shard_span
+from store.shards import group_attributes, shard_span
 
 
 def load_reader(backend: str, settings: ReaderSettings) -> Reader:
@@ -50,7 +51,7 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
         ValueError: a text without tokens, or one whose residual is not finite.
     """
     extraction, reader = job["extraction"], reader_of(job)
-    folder = Path(job["residuals"])
+    folder = place(job["residuals"])
     span = shard_span(folder, job["shard"])
     texts = _corpus(job["corpus"], Path(job["corpus"]).stat().st_mtime_ns).texts
     started = time.monotonic()
@@ -58,6 +59,7 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
     seconds = time.monotonic() - started
 
     def write() -> dict[str, Any]:
+        _require_same(folder, job)
         write_shard(folder, job["shard"], block)
         return {
             "texts": len(span),
@@ -67,6 +69,17 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
         }
 
     return write
+
+
+def _require_same(folder: Place, job: dict[str, Any]) -> None:
+    """Refuse to write into a store that was made for other settings while a text was read.
+
+    Raises:
+        ValueError: it was.
+    """
+    found = group_attributes(folder) or {}
+    if "made_from" in job and found.get("made_from") != job["made_from"]:
+        raise ValueError(f"{folder} was made anew with other settings in the meantime")
 
 
 def _read_texts(

@@ -1,0 +1,179 @@
+"""The reading phase: story vectors of every cell, of one run or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from engine import tasks
+from engine.dealing import Dealer, by_holding
+from engine.device import replica_environments
+from engine.events import Note, StageStarted
+from engine.ledger import Ledger
+from engine.machines import Machines
+from engine.machines.workers import ClusterGone, Workers
+from engine.plan import Stage, made_from
+from store.corpus import read_corpus
+from store.places import Place
+from store.residuals import create_residuals
+from store.shards import group_attributes, missing_shards, shard_span
+
+
+def read_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
+    """Read every cell that is not complete; cells of one model together, whichever run's.
+
+    On this machine one model reads at a time, in as many copies as the manifest asks for; a
+    cluster's workers may hold different ones.
+    """
+    readings = [
+        CellReading(ledger, machines.here, status.stage)
+        for ledger in ledgers
+        for status in ledger.ready("extract")
+    ]
+    groups = [readings] if machines.elsewhere and readings else list(by_holding(readings))
+    for group in groups:
+        with _failing(group):
+            environments = [{}] if machines.elsewhere else group[0].environments()
+            with machines.readers(environments) as workers:
+                Dealer(workers, group).deal(lambda what: ledgers[0].listener(Note(what)))
+    if readings:
+        machines.let_go()
+
+
+@contextmanager
+def _failing(group: Sequence[CellReading]) -> Iterator[None]:
+    """Turn an error into the failure of every cell that is not read yet."""
+    try:
+        yield
+    except ClusterGone:
+        raise
+    except Exception as error:
+        for reading in group:
+            if not reading.ended:
+                reading.fail(error)
+
+
+class CellReading:
+    """A cell on its way from a corpus to story vectors.
+
+    Attributes:
+        holds: what a worker has to hold: the model's folder and the backend.
+        ended: it is read, or has failed.
+    """
+
+    def __init__(self, ledger: Ledger, here: Workers, stage: Stage):
+        self._ledger, self._here, self._stage = ledger, here, stage
+        self._cell = ledger.plan.cell(stage.name)
+        extraction = ledger.plan.study.manifest.extraction
+        self.holds = f"{ledger.folders[self._cell.model]} {extraction.backend} {extraction.dtype}"
+        self.ended = False
+        self._tokens, self._seconds = 0, 0.0
+        self._readers: set[str] = set()
+        self._job: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def environments(self) -> list[dict[str, str]]:
+        """Return the environment of each copy of the model that is to read at once.
+
+        Raises:
+            ValueError: fewer GPUs are free than are asked for.
+        """
+        manifest = self._ledger.plan.study.manifest
+        entry = manifest.models[self._cell.model]
+        workers = manifest.extraction.workers
+        return replica_environments(
+            workers, entry.tensor_parallel_size, entry.gpu_memory_utilization
+        )
+
+    def begin(self) -> list[int]:
+        """Make the store unless it is there, and return the shards that it lacks."""
+        self._started = time.monotonic()
+        ledger, stage = self._ledger, self._stage
+        ledger.begin(stage)
+        self._job = self._make_job()
+        residuals = ledger.layout.residuals(stage.name)
+        if (group_attributes(residuals) or {}).get("made_from") != self._origin():
+            self._create(residuals)
+        missing = missing_shards(residuals)
+        todo = sum(len(shard_span(residuals, shard)) for shard in missing)
+        n_texts = ledger.plan.n_texts(self._cell.corpus, ledger.layout) or todo
+        ledger.listener(StageStarted(stage.id, n_texts, n_texts - todo, "texts"))
+        return missing
+
+    def task(self, shard: int) -> tuple[Any, ...]:
+        """Return the function and arguments that read a shard."""
+        return tasks.read_shard, {**self._job, "shard": shard}
+
+    def take(self, figures: dict[str, Any]) -> None:
+        """Take the figures of a shard that is done."""
+        self._tokens += figures["tokens"]
+        self._seconds += figures["seconds"]
+        self._readers.add(figures["worker"])
+
+    def end(self) -> None:
+        """Count over the complete store, and write the stage's record."""
+        stage, ledger = self._stage, self._ledger
+        counting = self._here.submit(
+            tasks.cell_figures,
+            str(ledger.layout.residuals(stage.name)),
+            ledger.plan.study.manifest.extraction.max_tokens,
+        )
+        counts = self._here.result(counting)
+        rate = self._tokens * len(self._readers) / self._seconds if self._seconds else None
+        ledger.finish(stage, self._started, {**counts, "tokens_per_second": rate})
+        self.ended = True
+
+    def fail(self, error: Exception) -> None:
+        """Note that the cell failed."""
+        with self._ledger.failing([self._stage.id]):
+            raise error
+        self.ended = True
+
+    def _origin(self) -> dict[str, Any]:
+        return made_from(self._stage, self._ledger.inputs(self._stage))
+
+    def _create(self, residuals: Place) -> None:
+        plan, model = self._ledger.plan, self._cell.model
+        shape, layers = plan.shapes[model], plan.layers(model)
+        assert shape is not None
+        assert layers is not None
+        extraction = plan.study.manifest.extraction
+        create_residuals(
+            residuals,
+            read_corpus(self._ledger.layout.stories(self._cell.corpus)).texts,
+            [window.name for window in extraction.windows],
+            layers,
+            shape.d_model,
+            {
+                "made_from": self._origin(),
+                "model": self._stage.settings["model"],
+                "cell": self._stage.name,
+                "n_layers": shape.n_layers,
+                "extraction": extraction.model_dump(mode="json", exclude={"workers"}),
+                "versions": self._ledger.versions,
+            },
+        )
+
+    def _make_job(self) -> dict[str, Any]:
+        ledger, model = self._ledger, self._cell.model
+        manifest, layout = ledger.plan.study.manifest, ledger.layout
+        entry = manifest.models[model]
+        return {
+            "stage": f"{ledger.label}{self._stage.id}",
+            "made_from": self._origin(),
+            "log": str(layout.logs.resolve() / f"read-{model}.log"),
+            "model": {
+                "folder": ledger.folders[model],
+                "trust_remote_code": entry.trust_remote_code,
+                "tensor_parallel_size": entry.tensor_parallel_size,
+                "gpu_memory_utilization": entry.gpu_memory_utilization,
+            },
+            "extraction": {
+                **manifest.extraction.model_dump(mode="json"),
+                "layers": ledger.plan.layers(model),
+            },
+            "corpus": str(layout.stories(self._cell.corpus).resolve()),
+            "residuals": str(layout.residuals(self._stage.name).resolve()),
+        }
