@@ -2,30 +2,39 @@
 
     python -m benchmarks.analysis [--texts 1579] [--layers 32] [--width 4096]
 
-Makes a store of random story vectors (171 emotions with nine stories each, and neutral texts), then
-analyses it as `emovec analyze` does: every window and layer, two contrasts, all estimators, through
-Dask on this machine's cores. The CKA grid from Gram matrices is set against products of d by d
-matrices pair by pair, of which some pairs are timed.
+Makes a store of random story vectors (171 emotions with nine stories each on three topics, and
+neutral texts), then analyses it as `emovec analyze` does: every window and layer, two contrasts,
+all estimators, 1,000 draws of stories and of emotions, 10,000 permutations, in Dask processes on
+this machine's cores. The CKA grid from Gram matrices is set against products of d by d matrices
+pair by pair, of which some pairs are timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import contextlib
 import tempfile
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
+import xarray as xr
 
-from analysis.layer import Settings
+from analysis.baselines import corpus_baselines
+from analysis.settings import Settings
 from analysis.similarity import cka_grid, gram
 from benchmarks.report import about, heading, write
-from engine.cells import submit_analysis
-from engine.cluster import local_cluster, run_task
-from engine.tasks import write_tables
+from engine.analyses import submit_analysis
+from engine.machines.local import analysis_processes, local_cluster
+from engine.machines.workers import new_run
+from engine.tasks import AnalysedCell, write_tables
+from manifests.norms import Norms
 from store.corpus import Text
-from store.residuals import ShardBlock, create_residuals, write_shard
+from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
+from store.results import write_analysis
 from store.shards import n_shards, shard_span
 
 WINDOWS = ("all", "no-first", "after-50")
@@ -47,8 +56,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary) / "residuals.zarr"
         _make(store, options.texts, options.layers, options.width)
-        seconds, tables = _analyse(store, Path(temporary), options.cells, options.norms)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        with Memory() as memory:
+            seconds, tables = _analyse(store, Path(temporary), options.cells, options.norms)
+    peak = memory.peak / 2**30
     ours, theirs = _cka(options.layers - 1, options.width)
     command = (
         f"python -m benchmarks.analysis --texts {options.texts} --layers {options.layers} "
@@ -56,7 +66,8 @@ def main() -> None:
     )
     work = (
         f"{options.texts:,} texts, {EMOTIONS} emotions, {options.layers} layers, d_model "
-        f"{options.width:,}, three windows, two contrasts, {options.norms} set(s) of norms"
+        f"{options.width:,}, three windows, two contrasts, {options.norms} set(s) of norms, 1,000 "
+        "draws of stories and of emotions, 10,000 permutations"
     )
     facts = about(command, work, PROGRAMS)
     lines = heading("analysis", facts)
@@ -66,7 +77,7 @@ def main() -> None:
         "|---|---|",
         f"| a cell, reading included, mean of {options.cells} | {seconds / options.cells:.1f} s |",
         f"| all tables of {options.cells} cells | {tables:.1f} s |",
-        f"| peak resident memory, tables and making the store included | {peak:.2f} GiB |",
+        f"| peak memory over all processes (PSS) | {peak:.2f} GiB |",
         f"| CKA grid of {options.layers - 1} layers from Gram matrices | {ours:.3f} s |",
         f"| the same by products of d by d, {PAIRS} pairs timed | {theirs:.0f} s |",
         f"| ratio | {theirs / ours:,.0f} |",
@@ -87,13 +98,13 @@ def _make(store: Path, n_texts: int, n_layers: int, width: int) -> None:
     rng = np.random.default_rng(0)
     per_emotion = (n_texts - 40) // EMOTIONS
     texts = [
-        Text(f"e{e}/{s}/0", "emotion", f"e{e}", "t", 0, "x")
+        Text(f"e{e}/{s // 3}/{s % 3}", "emotion", f"e{e}", "t", s % 3, "x")
         for e in range(EMOTIONS)
         for s in range(per_emotion)
     ]
     texts += [Text(f"neutral-{i}", "neutral", None, "t", 0, "x") for i in range(40)]
     attributes = {"n_layers": n_layers, "extraction": {"max_tokens": 512}}
-    create_residuals(store, texts, WINDOWS, range(n_layers), width, attributes)
+    create_residuals(store, texts, WINDOWS, range(-1, n_layers - 1), width, attributes)
     for shard in range(n_shards(store)):
         n = len(shard_span(store, shard))
         by_layer = np.ones((n, n_layers), dtype=np.float32)
@@ -115,21 +126,67 @@ def _analyse(store: Path, folder: Path, n_cells: int, n_norms: int) -> tuple[flo
     ratings = {f"norms-{n}": rng.normal(size=(EMOTIONS, 2)) for n in range(n_norms)}
     settings = Settings(("neutral-pca", "mean-centered"), 0.5, ratings)
     tables = folder / "tables"
-    with local_cluster(lambda event: None) as client:
+    n_tasks = len(WINDOWS) * open_residuals(store).sizes["layer"]
+    with (
+        local_cluster(new_run(()), lambda event: None) as here,
+        analysis_processes(here, n_tasks, lambda event: None) as analysts,
+    ):
         started = time.perf_counter()
         running = [
-            submit_analysis(client, store, folder / f"analysis-{cell}.zarr", settings, {})
+            submit_analysis(analysts, store, folder / f"analysis-{cell}.zarr", settings, {})
             for cell in range(n_cells)
         ]
         while running:
             running.pop(0).joined.result()
         analysed = time.perf_counter() - started
+        words = folder / "words.zarr"
+        write_analysis(words, _words(settings))
         cells = [
-            ("m", f"corpus-{cell}", str(folder / f"analysis-{cell}.zarr"), str(cell) * 64)
+            AnalysedCell(
+                *("m", f"corpus-{cell}", str(cell) * 64, str(folder / f"analysis-{cell}.zarr")),
+                *(str(words), None, None),
+            )
             for cell in range(n_cells)
         ]
-        run_task(client, write_tables, cells, str(tables), 0)
+        here.do(write_tables, cells, str(tables), 0)
         return analysed, time.perf_counter() - started - analysed
+
+
+class Memory:
+    """Watches the memory of this process and its children, shared pages counted once (PSS)."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Memory:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watch.join()
+
+    def _run(self) -> None:
+        own = psutil.Process()
+        while not self._done.wait(0.2):
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    total += process.memory_full_info().pss
+            self.peak = max(self.peak, total)
+
+
+def _words(settings: Settings) -> xr.Dataset:
+    """Return what words give a corpus that has none."""
+    texts = [Text(f"e{e}/0/0", "emotion", f"e{e}", "t", 0, f"w{e} w{e + 1}") for e in range(9)]
+    few = replace(settings, ratings={key: value[:9] for key, value in settings.ratings.items()})
+    norms = [
+        Norms(name, Path(name), {f"e{e}": (float(v), float(a)) for e, (v, a) in enumerate(rows)}, 0)
+        for name, rows in few.ratings.items()
+    ]
+    return corpus_baselines(texts, [f"e{e}" for e in range(9)], norms, few)
 
 
 def _cka(n_layers: int, width: int) -> tuple[float, float]:

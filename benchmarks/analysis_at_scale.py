@@ -28,9 +28,11 @@ from distributed import Client, LocalCluster
 
 from analysis.cell import join_layers
 from analysis.contrasts import emotion_names
-from analysis.layer import Settings, analyse_layer
+from analysis.layer import analyse_layer
+from analysis.settings import Settings
 from benchmarks.report import about, heading, write
-from engine.cells import submit_analysis
+from engine.analyses import submit_analysis
+from engine.machines.workers import Workers, new_run
 from store.corpus import Text
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
 from store.results import open_analysis
@@ -150,7 +152,8 @@ def _analyse(store: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         Client(cluster) as client,
     ):
         started = time.perf_counter()
-        submit_analysis(client, store, target, settings, {}).joined.result()
+        workers = Workers(client, new_run(()), lambda event: None)
+        submit_analysis(workers, store, target, settings, {}).joined.result()
         seconds = time.perf_counter() - started
         peaks = client.run(_peak)
     peak = max(peaks.values())

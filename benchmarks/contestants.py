@@ -3,7 +3,8 @@
     python -m benchmarks.contestants RUNTIME SETTINGS.json
 
 Reads names of ways from standard input, one a line, and answers each with a JSON line: seconds, and
-peak memory so far. The runtime is `huggingface`, `transformer_lens` or `vllm`.
+peak memory so far. The runtime is `huggingface`, `transformer_lens`,
+`with_cache` (TransformerLens as it comes) or `vllm`.
 """
 
 from __future__ import annotations
@@ -170,6 +171,33 @@ def _huggingface(settings: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     return {"bare": bare, "paper": paper, "ceiling": ceiling, "count": count}
 
 
+def _with_cache(settings: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """`run_with_cache`: TransformerLens as it comes, same batches, every block's residual kept."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, settings["dtype"])
+    bridge = TransformerBridge.boot_transformers(settings["folder"], device=device, dtype=dtype)
+    texts = [text.text for part in settings["corpora"] for text in read_corpus(Path(part)).texts]
+    limit = Extraction().max_tokens
+    ids = [list(bridge.tokenizer(text)["input_ids"])[:limit] for text in texts]
+    names = [f"blocks.{i}.hook_out" for i in range(settings["n_layers"])]
+    budget = default_budget(torch.device(device))
+
+    @torch.inference_mode()
+    def run_with_cache() -> None:
+        for batch in batches([len(i) for i in ids], budget):
+            input_ids, mask = _padded([ids[i] for i in batch], torch.device(device))
+            _, cache = bridge.run_with_cache(
+                input_ids, attention_mask=mask, return_type=None, names_filter=names
+            )
+            for name in names:
+                residual_BPD = cache[name].float()
+                _ = ((residual_BPD * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
+
+    return {"run_with_cache": run_with_cache}
+
+
 def _blocks(model: Any) -> torch.nn.ModuleList:
     n = model.config.get_text_config().num_hidden_layers
     lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n)
@@ -204,6 +232,7 @@ RUNTIMES: dict[str, Callable[[dict[str, Any]], dict[str, Callable[[], Any]]]] = 
     "huggingface": _huggingface,
     "transformer_lens": lambda settings: _ways_of_a_reader(settings, "transformer_lens"),
     "vllm": lambda settings: _ways_of_a_reader(settings, "vllm"),
+    "with_cache": _with_cache,
 }
 
 

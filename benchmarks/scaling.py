@@ -21,11 +21,8 @@ from pathlib import Path
 import psutil
 import yaml
 
-from benchmarks.extraction import MODEL
-from benchmarks.random_models import write_random_model
+from benchmarks.random_models import builtin_folder, write_random_model
 from benchmarks.report import about, heading, write
-from engine.models import cache_folder
-from manifests.builtin import BUILTIN_MODELS
 from store.layout import Layout
 from store.records import read_record
 
@@ -44,9 +41,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        builtin = BUILTIN_MODELS[MODEL]
-        tokenizer = cache_folder() / "models" / f"{MODEL}-{builtin.sha256[:12]}"
-        write_random_model(folder / "model", "small", tokenizer)
+        write_random_model(folder / "model", "small", builtin_folder())
         for n_texts in options.texts:
             rows.append(_run(folder, n_texts))
             print(rows[-1], flush=True)
