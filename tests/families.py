@@ -67,12 +67,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Settings of each family beyond `SMALL`, by Hugging Face's `model_type`; None takes one away."""
 
-READ_BY_VLLM = (
-    *("apertus", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4"),
-    *("gpt2", "gpt_oss", "granite", "llama", "mistral", "olmoe", "phi3", "qwen2", "qwen3"),
-    *("qwen3_moe", "stablelm"),
-)
-
 
 def make_family(folder: Path, family: str, **changes: Any) -> Path:
     """Write a random model of a family, with a tokenizer, to a folder."""

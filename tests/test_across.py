@@ -7,9 +7,11 @@ import pytest
 
 from analysis.across import corpora_table, grids_table, models_table
 from analysis.cell import join_layers
-from analysis.layer import Settings, analyse_layer
+from analysis.layer import analyse_layer
+from analysis.results import CellResults
+from analysis.settings import Settings
 from analysis.similarity import cka_grid, gram
-from analysis.tables import CellResults
+from tests.made import FEW
 from tests.test_analysis import E, cell_of
 
 LAYERS = (-1, 0, 1, 2)
@@ -21,7 +23,7 @@ def made(model: str, corpus: str, seed: int, left_out: int = 0) -> tuple[CellRes
     emotions = [f"e{i}" for i in range(E - left_out)]
     keep = [label in (*emotions, "") for label in cell["emotion"].to_numpy()]
     cell = cell.isel(text=np.flatnonzero(keep))
-    settings = Settings(("mean-centered",), 0.5, {"made": ratings[: len(emotions)]})
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings[: len(emotions)]}, **FEW)
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in LAYERS}
     labels = cell["emotion"].to_numpy()
     x = cell["residual_mean"].sel(window="all").to_numpy().astype(np.float64)

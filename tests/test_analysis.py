@@ -26,17 +26,18 @@ from analysis.activations import massive_activations
 from analysis.cell import join_layers
 from analysis.contrasts import layer_vectors, story_halves
 from analysis.directions import ESTIMATORS
-from analysis.layer import SPLITS, Settings, analyse_layer
+from analysis.geometry_table import geometry_table, peaks
+from analysis.layer import SPLITS, analyse_layer
+from analysis.results import CellResults
+from analysis.settings import Settings
 from analysis.tables import (
-    CellResults,
     activation_table,
     cka_table,
     direction_cosine_table,
     direction_table,
-    geometry_table,
-    peaks,
 )
 from analysis.variance import story_design
+from tests.made import FEW
 
 RNG = np.random.default_rng(7)
 E, D = 20, 48
@@ -238,7 +239,7 @@ def independent_geometry(
 
 
 def analysed(cell: xr.Dataset, ratings: np.ndarray) -> CellResults:
-    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings}, **FEW)
     keys = [(w, i) for w in ("all", "no-first") for i in (-1, 0, 1, 2)]
     parts = {key: analyse_layer(cell, *key, settings) for key in keys}
     found = join_layers(parts, [f"e{i}" for i in range(E)], 3, settings)
@@ -266,7 +267,7 @@ def test_results_do_not_depend_on_the_order_of_texts() -> None:
     cell, ratings = cell_of()
     shuffled = cell.isel(text=np.random.default_rng(0).permutation(cell.sizes["text"]))
     a = analysed(cell, ratings).results
-    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {})
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {}, **FEW)
     order = list(dict.fromkeys(e for e in shuffled["emotion"].to_numpy() if e))
     settings.ratings["made"] = ratings[[int(e[1:]) for e in order]]
     part = analyse_layer(shuffled, "all", 1, settings)
@@ -368,7 +369,7 @@ def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> No
             "layer": [0, 1, 2, 3],
         },
     )
-    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings}, **FEW)
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in range(4)}
     found = join_layers(parts, [f"e{i}" for i in range(60)], 4, settings)
     table = direction_table([CellResults("m", "c", found, "f" * 64)])
@@ -382,7 +383,7 @@ def test_cosines_freed_of_noise_find_the_planted_rotation_between_layers() -> No
 
 def test_halves_that_share_no_emotion_say_nothing() -> None:
     cell, ratings = cell_of(n_stories=1)
-    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings})
+    settings = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings}, **FEW)
     part, _ = analyse_layer(cell, "all", 0, settings).contrasts
     assert np.isfinite(part.direction_NXTD).all()
     assert np.isnan(part.half_SHNXTD).all()
@@ -406,7 +407,7 @@ def test_reliability_grows_with_the_signal_and_sees_none_where_there_is_none() -
             "layer": [0, 1, 2],
         },
     )
-    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings}, **FEW)
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in (0, 1, 2)}
     found = join_layers(parts, [f"e{i}" for i in range(E)], 3, settings)
     where = {"window": "all", "contrast": "mean-centered", "norms": "made", "axis": "valence"}
@@ -475,7 +476,7 @@ def test_a_stable_component_without_valence_is_reliable_all_the_same() -> None:
             "layer": [0, 1],
         },
     )
-    settings = Settings(("mean-centered",), 0.5, {"made": ratings})
+    settings = Settings(("mean-centered",), 0.5, {"made": ratings}, **FEW)
     parts = {("all", i): analyse_layer(cell, "all", i, settings) for i in (0, 1)}
     found = join_layers(parts, [f"e{i}" for i in range(E)], 2, settings)
     table = direction_table([CellResults("m", "c", found, "f" * 64)])
@@ -508,7 +509,7 @@ def test_a_swap_of_the_two_components_is_seen_for_what_it_is() -> None:
 
 def test_without_neutral_texts_numbers_are_missing_and_say_why() -> None:
     cell, ratings = cell_of()
-    settings = Settings(("neutral-pca",), 0.5, {"made": ratings})
+    settings = Settings(("neutral-pca",), 0.5, {"made": ratings}, **FEW)
     without = cell.isel(text=cell["emotion"].to_numpy() != "")
     (part,) = analyse_layer(without, "all", 0, settings).contrasts
     assert "a neutral basis needs at least 2" in part.missing

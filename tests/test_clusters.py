@@ -8,8 +8,9 @@ from sklearn.metrics import silhouette_samples, silhouette_score
 
 from analysis import gram, principal_coordinates
 from analysis.clusters import distances, gram_distances, kmeans_clusters, separation
+from analysis.geometry_table import geometry_table
 from analysis.peak_layers import FINE, cluster_table, cosine_table, shown_layers
-from analysis.tables import CellResults, geometry_table
+from analysis.results import CellResults
 from tests.test_analysis import E, analysed, cell_of
 
 RNG = np.random.default_rng(3)

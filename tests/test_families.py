@@ -14,11 +14,12 @@ from engine.reading.bridge import BridgeReader
 from engine.reading.reader import Reader
 from engine.reading.shards import read_shard
 from engine.reading.windows import Span
+from manifests import families
 from manifests.schema import Extraction
 from store.corpus import Text, seal_corpus
 from store.residuals import create_residuals
 from store.shards import missing_shards
-from tests.families import FAMILIES, READ_BY_VLLM, VOCABULARY, make_family, n_layers, plain_means
+from tests.families import FAMILIES, VOCABULARY, make_family, n_layers, plain_means
 from tests.test_reading import means, relative_error, settings
 from tests.tiny import sentence
 
@@ -39,6 +40,10 @@ def check(reader: Reader, folder: Path, family: str) -> None:
     assert got.shape == want.shape
     assert relative_error(got, want) < TOLERANCE.get(family, 1e-5)
     assert relative_error(got, want, leave_out=3) < TOLERANCE.get(family, 1e-5)
+
+
+def test_every_family_that_is_listed_is_proved_here() -> None:
+    assert set(families.FAMILIES) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +69,10 @@ QUICK = ("apertus", "gemma4_text", "gpt2")
 
 @pytest.mark.parametrize(
     "family",
-    [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in READ_BY_VLLM],
+    [
+        f if f in QUICK else pytest.param(f, marks=pytest.mark.slow)
+        for f in sorted(families.READ_BY_VLLM)
+    ],
 )
 def test_vllm_reads(family: str, tmp_path: Path, vllm_environment: None) -> None:
     from engine.reading.vllm_reader import VllmReader

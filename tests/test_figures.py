@@ -18,23 +18,32 @@ from matplotlib.transforms import Bbox
 
 from analysis.cell import join_layers
 from analysis.figures import (
-    STYLE,
+    beside_baselines,
+    cka_estimators,
     cka_grids,
     draw_all,
+    emotion_cosines,
+    massive_activations,
     pca_maps,
     save_figures,
     trajectories,
     valence_direction_cosines,
 )
-from analysis.labels import decimal, place_labels
-from analysis.layer import Settings, analyse_layer
-from analysis.tables import CellResults, geometry_table, peaks
+from analysis.figures.labels import decimal, place_labels
+from analysis.figures.style import STYLE, looks_of
+from analysis.geometry_table import geometry_table, peaks
+from analysis.layer import analyse_layer
+from analysis.results import CellResults
+from analysis.settings import Settings
+from engine.plan import FIGURES
+from tests.made import FEW
 from tests.test_analysis import text_ids
 
 WINDOWS = ("all", "no-first")
 N_LAYERS, D_MODEL, N_EMOTIONS = 6, 24, 14
 CONTRAST, NORMS = "neutral-pca", "made-up"
 NAN_LAYER = 3
+LOOKS = looks_of([("small", "stories"), ("small", "tales"), ("large", "stories")])
 
 
 def make_cell(model: str, corpus: str, seed: int, n_emotions: int = N_EMOTIONS) -> CellResults:
@@ -58,19 +67,28 @@ def make_cell(model: str, corpus: str, seed: int, n_emotions: int = N_EMOTIONS) 
             "layer": layers,
         },
     )
-    settings = Settings((CONTRAST, "mean-centered"), 0.5, {NORMS: rating_EX})
+    settings = Settings((CONTRAST, "mean-centered"), 0.5, {NORMS: rating_EX}, **FEW)
     layer_results = {
         (window, layer): analyse_layer(cell, window, layer, settings)
         for window in WINDOWS
         for layer in layers
     }
-    return CellResults(model, corpus, join_layers(layer_results, emotions, N_LAYERS, settings), "f")
+    activations = {
+        "peak_ratio": ("layer", rng.uniform(1, 100, len(layers))),
+        "peak_ratio_max": ("layer", rng.uniform(100, 200, len(layers))),
+        "peak_share": ("layer", np.linspace(0, 0.9, len(layers))),
+        "top_dimension": (("layer", "rank"), rng.integers(D_MODEL, size=(len(layers), 3))),
+        "first_token_peak": ("layer", rng.uniform(0, 1, len(layers))),
+        "top_dimension_share": (("layer", "rank"), rng.uniform(0, 0.3, (len(layers), 3))),
+    }
+    results = join_layers(layer_results, emotions, N_LAYERS, settings).assign(activations)
+    return CellResults(model, corpus, results, "f")
 
 
 def with_gap(cell: CellResults) -> CellResults:
     """Take one layer's values away."""
     results = cell.results.copy(deep=True)
-    for name in ("r", "p", "cka", "direction_cosine"):
+    for name in ("r", "p", "p_corrected", "cka", "direction_cosine"):
         results[name].loc[{"layer": NAN_LAYER}] = np.nan
     for name in ("cka", "direction_cosine"):
         results[name].loc[{"layer_b": NAN_LAYER}] = np.nan
@@ -98,8 +116,8 @@ def one_window(cells) -> CellResults:
 
 
 @pytest.fixture(scope="module")
-def curves(geometry) -> Figure:
-    return trajectories(geometry, CONTRAST, NORMS)
+def curves(geometry, cells) -> Figure:
+    return trajectories(geometry, CONTRAST, NORMS, list(WINDOWS), LOOKS)
 
 
 def panel(figure: Figure, title: str):
@@ -156,7 +174,7 @@ def test_filled_markers_are_the_significant_layers(curves, geometry):
         (geometry["window"] == WINDOWS[0])
         & (geometry["contrast"] == CONTRAST)
         & (geometry["layer"] >= 0)
-        & geometry["valence_p"].notna()
+        & geometry["valence_p_corrected"].notna()
     ]
     marks = [
         line
@@ -169,8 +187,8 @@ def test_filled_markers_are_the_significant_layers(curves, geometry):
     n_filled = sum(
         int(np.isfinite(m.get_ydata()).sum()) for m in marks if m.get_markerfacecolor() != "white"
     )
-    assert n_filled == (table["valence_p"] < 0.05).sum() > 0
-    assert n_hollow == (table["valence_p"] >= 0.05).sum() > 0
+    assert n_filled == (table["valence_p_corrected"] < 0.05).sum() > 0
+    assert n_hollow == (table["valence_p_corrected"] >= 0.05).sum() > 0
 
 
 def test_peaks_are_annotated_with_layer_and_r(curves, geometry):
@@ -214,9 +232,9 @@ def test_a_model_keeps_its_colour_and_a_corpus_its_line_style(curves):
         assert small_stories.get_linestyle() != small_tales.get_linestyle()
 
 
-def test_unknown_contrast_is_refused(geometry):
+def test_unknown_contrast_is_refused(geometry, cells):
     with pytest.raises(ValueError, match="no row for contrast 'both'"):
-        trajectories(geometry, "both", NORMS)
+        trajectories(geometry, "both", NORMS, list(WINDOWS), LOOKS)
 
 
 def test_heat_maps_equal_cka(cells):
@@ -231,8 +249,98 @@ def test_heat_maps_equal_cka(cells):
             assert (image.mask == np.isnan(expected)).all()
             assert ax.get_images()[0].get_clim() == (0, 1)
             title = ax.get_title(loc="left")
-            assert title.startswith(f"{cell.model}@{cell.corpus}\n{window}, min ")
+            name = f"{cell.model}@{cell.corpus}" if j == 0 else ""
+            assert title.startswith(f"{name}\n{window}, min ")
             assert title.endswith(f"{np.nanmin(expected):.2f}".removeprefix("0"))
+
+
+def test_estimators_of_cka_stand_side_by_side(cells):
+    figure = cka_estimators(cells, CONTRAST, "all")
+    ways = ("cka", "cka_debiased", "without_cka_grid")
+    for i, cell in enumerate(cells):
+        for j, name in enumerate(ways):
+            grid = cell.results[name].sel(contrast=CONTRAST, window="all")
+            expected = grid.sel(layer=slice(0, None), layer_b=slice(0, None)).to_numpy()
+            shown = figure.axes[i * len(ways) + j].get_images()[0].get_array()
+            np.testing.assert_array_equal(shown.filled(np.nan), expected)
+    titles = [ax.get_title(loc="left").split("\n")[1] for ax in figure.axes[:3]]
+    assert [t.partition(",")[0] for t in titles] == [
+        *("plain", "debiased", "3 dimensions left out")
+    ]
+
+
+def test_r_stands_beside_its_interval_and_its_baselines(cells, geometry):
+    twin = dataclasses.replace(cells[2], model="small", corpus="tales")
+    pair = [dataclasses.replace(cells[0], twin="large"), twin]
+    figure = beside_baselines(pair, cells, CONTRAST, NORMS, "all", LOOKS)
+    for column, axis in enumerate(("valence", "arousal")):
+        ax = figure.axes[column]
+        rows = geometry[
+            (geometry["model"] == "small")
+            & (geometry["corpus"] == "stories")
+            & (geometry["window"] == "all")
+            & (geometry["contrast"] == CONTRAST)
+        ]
+        blocks = rows[rows["layer"] >= 0]
+        other = geometry[
+            (geometry["model"] == "large")
+            & (geometry["window"] == "all")
+            & (geometry["contrast"] == CONTRAST)
+            & (geometry["layer"] >= 0)
+        ]
+        random, own = lines_with_points(ax, N_LAYERS)
+        np.testing.assert_allclose(own, blocks[f"{axis}_r"])
+        np.testing.assert_allclose(random, other[f"{axis}_r"])
+        _, band = ax.collections  # of the random weights, of the cell
+        ends = band.get_paths()[0].get_extents()
+        assert ends.y0 == pytest.approx(blocks[f"{axis}_low"].min(), abs=1e-6)
+        assert ends.y1 == pytest.approx(blocks[f"{axis}_high"].max(), abs=1e-6)
+        embedding = rows.loc[rows["layer"] == -1, f"{axis}_r"].item()
+        dotted = [x for x in ax.get_lines() if x.get_linestyle() == ":"]
+        assert [line.get_ydata()[0] for line in dotted] == [embedding]
+        assert sorted(notes(ax)) == sorted([decimal(embedding), decimal(random[-1])])
+
+
+def test_activations_over_depth_are_those_of_the_results(cells):
+    figure = massive_activations(cells, LOOKS)
+    for at, cell in enumerate(cells):
+        blocks = cell.results.sel(layer=slice(0, None))
+        wanted = (
+            blocks["peak_ratio"],
+            100 * blocks["first_token_peak"],
+            100 * blocks["top_dimension_share"].sum("rank"),
+        )
+        for ax, values in zip(figure.axes, wanted, strict=True):
+            np.testing.assert_allclose(lines_with_points(ax, N_LAYERS)[at], values)
+            assert ax.get_ylabel()
+
+
+def test_cosines_of_emotions_are_sorted_by_valence(cells, geometry):
+    figure = emotion_cosines(cells[:1], geometry, CONTRAST, NORMS, "all")
+    best = peaks(geometry).set_index(["model", "corpus", "window", "contrast", "norms"])["layer"]
+    layer = best["small", "stories", "all", CONTRAST, NORMS]
+    results = cells[0].results
+    rating_E = results["rating"].sel(norms=NORMS, axis="valence").to_numpy()
+    order = np.argsort(rating_E)[: N_EMOTIONS - 2]  # the last two are not rated
+    gram = results["gram"].sel(contrast=CONTRAST, window="all", layer=layer).to_numpy()
+    own = np.sqrt(np.diag(gram))
+    expected = (gram / own / own[:, None])[np.ix_(order, order)]
+    ax = figure.axes[0]
+    np.testing.assert_allclose(ax.get_images()[0].get_array(), expected, atol=1e-12)
+    named = [t.get_text() for t in ax.get_yticklabels()]
+    assert named == [str(e) for e in results["emotion"].to_numpy()[order]]
+    assert f"layer {layer}" in ax.get_title(loc="left")
+    widest = np.abs(expected[~np.eye(len(expected), dtype=bool)]).max()
+    assert ax.get_images()[0].get_clim() == pytest.approx((-widest, widest))
+
+
+def test_a_random_twin_is_a_baseline_and_has_no_panels(cells):
+    run = [dataclasses.replace(cells[0], twin="large"), cells[2]]
+    drawn = draw_all(run, geometry_table(run))
+    for name in ("cka", "pca_map", "emotion_cosines"):
+        titles = " ".join(ax.get_title(loc="left") for ax in drawn[name].axes)
+        assert "small@stories" in titles
+        assert "large@stories" not in titles, name
 
 
 def test_direction_maps_and_stability_equal_the_cosines(cells):
@@ -319,10 +427,19 @@ def one_window_drawn(one_window) -> dict[str, Figure]:
 
 def test_draw_all_takes_the_preferred_window_or_the_first(cells, one_window_drawn):
     drawn = draw_all(cells[:1], geometry_table(cells[:1]))
-    assert list(drawn) == ["trajectories", "cka", "valence_directions", "pca_map"]
+    assert list(drawn) == list(one_window_drawn) == list(FIGURES)
     assert "window no-first" in drawn["pca_map"].get_suptitle()
     assert "window all" in one_window_drawn["pca_map"].get_suptitle()
     assert "window all" in one_window_drawn["valence_directions"].get_suptitle()
+
+
+def test_names_are_no_mathematics(cells, tmp_path):
+    names = [r"$\foo{$", "$x^2$", *(f"emotion-{i}" for i in range(2, N_EMOTIONS))]
+    results = cells[0].results.assign_coords(emotion=names, norms=[r"my$\ratings$"])
+    odd = [dataclasses.replace(cells[0], results=results)]
+    drawn = draw_all(odd, geometry_table(odd))
+    save_figures(tmp_path, drawn)
+    assert "$x^2$" in notes(drawn["pca_map"].axes[0])
 
 
 def test_nothing_to_draw_is_refused(geometry):
@@ -345,13 +462,11 @@ def test_saved_files_are_whole_and_the_same_twice(one_window, one_window_drawn, 
         assert b"/Type3" not in content
 
 
-def test_drawing_changes_no_global_setting_and_may_run_in_threads(geometry):
+def test_drawing_changes_no_global_setting_and_may_run_in_threads(geometry, cells):
     before = dict(matplotlib.rcParams)
     made = []
-    threads = [
-        threading.Thread(target=lambda: made.append(trajectories(geometry, CONTRAST, NORMS)))
-        for _ in range(2)
-    ]
+    given = (geometry, CONTRAST, NORMS, list(WINDOWS), LOOKS)
+    threads = [threading.Thread(target=lambda: made.append(trajectories(*given))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -205,7 +205,7 @@ def test_a_corpus_of_other_settings_goes_aside_and_comes_back(story: Story, tmp_
 
     def claim(manifest: Path) -> None:
         plan = Plan(load_study(manifest))
-        ledger = Ledger(plan, layout, lambda event: notes.append(str(event)))
+        ledger = Ledger(plan, layout, {}, lambda event: notes.append(str(event)))
         claim_corpus_folder(ledger, plan.stages["generate:own"])
 
     claim(tmp_path / "m.yaml")
@@ -215,3 +215,33 @@ def test_a_corpus_of_other_settings_goes_aside_and_comes_back(story: Story, tmp_
     assert len(notes) == 2
     emovec("generate", story.manifest, "--root", layout.root)
     assert layout.stories("own").read_bytes() == sealed
+
+
+@pytest.mark.slow
+def test_studies_that_run_together_share_loads_and_a_corpus(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **MANIFEST["corpora"]["own"]["generate"],
+        "emotions": ["happy", "sad", "calm"],
+        "stories_per_topic": 1,
+        "max_new_tokens": 120,
+    }
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    own = {"own": {"generate": settings}}
+    more = {"more": {"generate": json.loads(json.dumps({**settings, "seed": 7}))}}
+    write(one, {**MANIFEST, "name": "one", "corpora": own})
+    write(two, {**MANIFEST, "name": "two", "corpora": {**own, **more}})
+    root = tmp_path / "runs"
+    done = emovec("extract", one, two, "--root", root)
+    assert "own: two takes over the corpus of one" in done.stdout
+    assert "done    two/extract:writer@more" in done.stdout
+    first, second = Layout(root, "one"), Layout(root, "two")
+    assert first.stories("own").read_bytes() == second.stories("own").read_bytes()
+    assert read_corpus(second.stories("more")).texts != read_corpus(second.stories("own")).texts
+    logs = [file.read_text() for file in root.rglob("write-*.log")]
+    assert sum(log.count("Starting to load model") for log in logs) == 1
+    logs = [file.read_text() for file in root.rglob("read-*.log")]
+    assert sum(log.count("Loading weights: 100%") for log in logs) == 1
+    for manifest in (one, two):
+        assert set(states(manifest, root).values()) >= {"done", "to do"}
+    again = emovec("extract", one, two, "--root", root)
+    assert "nothing to do: all 8 stages are up to date" in again.stdout

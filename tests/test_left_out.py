@@ -9,8 +9,11 @@ import xarray as xr
 
 from analysis.cell import join_layers
 from analysis.exclusions import MAX_NAMES, exclusions_table, join_names, ranges
-from analysis.layer import Settings, analyse_layer
-from analysis.tables import CellResults, left_out_table, variance_table
+from analysis.layer import analyse_layer
+from analysis.results import CellResults
+from analysis.settings import Settings
+from analysis.tables import left_out_table, variance_table
+from tests.made import FEW
 from tests.test_analysis import D, E, cell_of, text_ids
 
 WINDOWS = ("all", "no-first")
@@ -18,7 +21,7 @@ WINDOWS = ("all", "no-first")
 
 def results(cell: xr.Dataset, ratings: np.ndarray, **settings: object) -> CellResults:
     emotions = list(dict.fromkeys(str(e) for e in cell["emotion"].to_numpy() if e))
-    chosen = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings}, **settings)
+    chosen = Settings(("neutral-pca", "mean-centered"), 0.5, {"made": ratings}, **FEW, **settings)
     keys = [(w, int(i)) for w in cell["window"].to_numpy() for i in cell["layer"].to_numpy()]
     parts = {key: analyse_layer(cell, *key, chosen) for key in keys}
     found = join_layers(parts, emotions, 3, chosen)
@@ -129,7 +132,7 @@ def test_a_known_neutral_subspace_is_projected_out_and_nothing_else() -> None:
             "layer": [0],
         },
     )
-    settings = Settings(("neutral-pca", "mean-centered"), 0.9, {"made": ratings})
+    settings = Settings(("neutral-pca", "mean-centered"), 0.9, {"made": ratings}, **FEW)
     projected, plain = analyse_layer(cell, "all", 0, settings).contrasts
     assert projected.n_neutral_components == 2
     assert projected.neutral_variance_explained > 0.99
@@ -183,6 +186,16 @@ def test_unrated_emotions_and_too_few_rated_ones_are_named() -> None:
     assert missing["why"] == "directions need 10 rated emotions, r rests on 9"
     assert found.results["held_out_r"].isnull().all()
     assert found.results["r"].notnull().all()
+
+
+def test_corpora_with_nothing_to_draw_have_no_interval_and_say_so() -> None:
+    cell, ratings = cell_of(n_stories=1)
+    found = results(cell, ratings)
+    row = one(exclusions_table([found]), what="intervals", window="all")
+    assert row["layers"] == "-1 to 2"
+    assert "a single text" in row["why"]
+    assert found.results["story_draw"].isnull().all()
+    assert found.results["emotion_draw"].notnull().any()
 
 
 def test_norms_that_rate_nothing_give_no_correlation_and_say_so() -> None:

@@ -23,9 +23,11 @@ def geometry() -> pd.DataFrame:
             "pc1_variance": 0.254,
             "pc2_variance": 0.1,
             "valence_r": valence[corpus, window][layer + 1],
-            "valence_p": p[corpus, window][layer + 1],
+            "valence_p": p[corpus, window][layer + 1] if layer == -1 else 1e-9,
+            "valence_p_corrected": np.nan if layer == -1 else p[corpus, window][layer + 1],
             "arousal_r": 0.05 * (layer + 1),
             "arousal_p": 0.9,
+            "arousal_p_corrected": 0.9,
         }
         for corpus, window in valence
         for layer in (-1, 0, 1, 2)

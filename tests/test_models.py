@@ -25,7 +25,7 @@ def in_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuiltinMode
     monkeypatch.setattr(models, "cache_folder", lambda: tmp_path / "cache")
     parts = tuple(Part(f"weights-part{n}", f"weights_part{n}", "piece") for n in range(2))
     digest = hashlib.sha256(b"first second").hexdigest()
-    model = BuiltinModel(parts, digest, 1, 64, "none", "two parts")
+    model = BuiltinModel(parts, digest, 1, 64, {"model_type": "llama"}, "none", "two parts")
     monkeypatch.setitem(BUILTIN_MODELS, "parted", model)
     return model
 

@@ -19,7 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from engine.plan import CORPUS_TABLES, TABLES
+from analysis.claims import CLAIMS
+from engine.plan import CORPUS_TABLES, FIGURES, STYLE, TABLES
 from store import Layout, open_analysis, open_cell
 from tests.tiny import EMOTIONS, write_corpus_files, write_manifest
 
@@ -57,7 +58,9 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     for table in (*CORPUS_TABLES, *TABLES):
         assert (layout.tables / f"{table}.csv").stat().st_size > 0
     pictures = sorted(layout.figures.glob("*.png"))
-    assert len(pictures) == 4
+    assert len(pictures) == len(FIGURES)
+    assert str(layout.page) in printed
+    assert "tiny reads own" in layout.page.read_text()
     assert all(picture.name in printed for picture in pictures)
     resolved = yaml.safe_load(layout.manifest.read_text())
     assert resolved["extraction"]["dtype"] == "float32"
@@ -79,29 +82,75 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     assert (geometry["n_emotions"] == len(EMOTIONS)).all()
 
 
-def test_a_cluster_elsewhere_gives_the_same_tables(
-    finished: tuple[Path, Path, str], tmp_path: Path
+def test_studies_that_run_together_share_the_load_of_a_model(
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    from distributed import LocalCluster
+    write_corpus_files(tmp_path)
+    models = {"mine": {"path": str(tiny_model)}}
+    one = write_manifest(tmp_path, tiny_model, name="one")
+    one = one.rename(tmp_path / "one.yaml")
+    two = write_manifest(tmp_path, tiny_model, name="two", models=models)
+    root = tmp_path / "runs"
+    done = emovec("extract", one, two, "--root", root)
+    assert "done    one/extract:tiny@own" in done.stdout
+    assert "done    two/extract:mine@own" in done.stdout
+    logs = [file.read_text() for file in root.rglob("read-*.log")]
+    assert sum(log.count("Loading weights: 100%") for log in logs) == 1
+    again = emovec("extract", one, two, "--root", root)
+    assert "nothing to do: all 6 stages are up to date" in again.stdout
+    refused = emovec("extract", one, one, "--root", root, check=2)
+    assert "'one' is also the name of" in refused.stderr
 
-    manifest, root, _ = finished
-    shutil.copytree(root, tmp_path / "runs")
-    tables = tmp_path / "runs" / "study" / "tables"
-    shutil.rmtree(tables)
-    shutil.rmtree(tmp_path / "runs" / "study" / "cells" / "tiny@own" / "analysis.zarr")
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        address = cluster.scheduler_address
-        emovec("analyze", manifest, "--root", tmp_path / "runs", "--scheduler", address)
-        done = {str(key).partition("-")[0] for key, *_ in cluster.scheduler.transition_log}
-    for table in TABLES:
-        there, here = (f / f"{table}.csv" for f in (tables, root / "study" / "tables"))
-        assert there.read_bytes() == here.read_bytes(), table
-    assert {"analyse_layer", "join_cell"} <= done
-    refused = emovec(
-        *("analyze", manifest, "--root", tmp_path / "other", "--scheduler", address), check=2
+
+def test_random_weights_words_and_a_second_corpus_are_what_claims_are_held_to(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Four cells: enough to analyse in processes of their own."""
+    write_corpus_files(tmp_path)
+    write_corpus_files(tmp_path / "more", seed=2)
+    texts = {"stories": "stories.jsonl", "neutral": "neutral.txt"}
+    other = {key: f"more/{file}" for key, file in texts.items()}
+    manifest = write_manifest(
+        tmp_path,
+        tiny_model,
+        models={
+            "tiny": {"path": str(tiny_model)},
+            "tiny-random": {"path": str(tiny_model), "weights": "random"},
+        },
+        corpora={"own": {"import": {**texts, "writer": "tiny"}}, "other": {"import": other}},
+        analysis={"norms": ["glasgow"], "bootstraps": 100, "permutations": 100},
     )
-    assert f"--scheduler: no Dask scheduler answers at {address}" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    printed = emovec("run", manifest, "--root", tmp_path / "runs").stdout
+    peaks = printed.partition("peaks of PC1 with valence")[2]
+    assert all(head in peaks for head in ("95 %", "ding", "weights", "bag of", "tiny@other"))
+    tables = Layout(tmp_path / "runs", "study").tables
+    geometry = pd.read_csv(tables / "geometry.csv").set_index(["model", "corpus"])
+    keys = ["window", "contrast", "norms", "layer"]
+    for corpus in ("own", "other"):
+        trained, random = (
+            geometry.loc[(model, corpus)].set_index(keys) for model in ("tiny", "tiny-random")
+        )
+        np.testing.assert_allclose(trained["valence_random_r"], random["valence_r"])
+        assert random["valence_random_r"].isna().all()
+        assert trained["valence_bag_of_words_r"].notna().all()
+        np.testing.assert_array_equal(
+            trained["valence_bag_of_words_r"], random["valence_bag_of_words_r"]
+        )
+    claims = pd.read_csv(tables / "claims.csv")
+    assert set(claims["claim"]) == {claim.name for claim in CLAIMS}
+    own = claims[claims["claim"] == "own-corpus-better"]
+    assert set(own["model"]) == {"tiny"}
+    held = claims[(claims["claim"] == "valence-beyond-random") & (claims["model"] == "tiny")]
+    assert held["figure"].notna().all()
+    page = (tables / "claims.md").read_text()
+    assert "| tiny | own, other |" in page
+    wrong = tmp_path / "wrong"
+    shutil.copytree(tmp_path / "more", wrong / "more")
+    shutil.copy(tmp_path / "stories.jsonl", wrong)
+    shutil.copy(tmp_path / "neutral.txt", wrong)
+    corpora = {"own": {"import": {**texts, "writer": "nobody"}}}
+    refused = emovec("run", write_manifest(wrong, tiny_model, corpora=corpora), check=2)
+    assert "corpora.own.import.writer: unknown model 'nobody'" in refused.stderr
 
 
 def test_tables_equal_an_independent_computation_from_the_stored_arrays(
@@ -159,7 +208,10 @@ def test_a_second_run_does_nothing_and_says_so(finished: tuple[Path, Path, str])
     manifest, root, _ = finished
     before = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
     done = emovec("run", manifest, "--root", root)
-    assert "nothing to do: all 6 stages are up to date" in done.stdout
+    assert "nothing to do: all 8 stages are up to date" in done.stdout
+    told = emovec("status", manifest, "--root", root).stdout
+    assert "tiny reads own\n  PC1 follows valence most closely at layer" in told
+    assert "are undecided" in told
     after = {f: f.stat().st_mtime_ns for f in (root / "study").rglob("*") if f.is_file()}
     assert after == before
 
@@ -168,13 +220,17 @@ def test_a_second_run_does_nothing_and_says_so(finished: tuple[Path, Path, str])
     ("change", "redone"),
     [
         ({"analysis": {"norms": ["glasgow"], "contrasts": ["mean-centered"]}},
-         {"analyze", "tables", "figures"}),
+         {"words", "analyze", "tables", "figures", "page"}),
         ({"analysis": {"norms": ["glasgow"], "neutral_variance": 0.7}},
-         {"analyze", "tables", "figures"}),
-        ({"extraction": {"max_tokens": 100}}, {"extract", "analyze", "tables", "figures"}),
+         {"words", "analyze", "tables", "figures", "page"}),
+        ({"analysis": {"norms": ["glasgow"], "bootstraps": 100, "permutations": 200}},
+         {"analyze", "tables", "figures", "page"}),
+        ({"extraction": {"max_tokens": 100}}, {"extract", "analyze", "tables", "figures", "page"}),
         ({"extraction": {"max_tokens": 256, "windows": ["all"]}},
-         {"extract", "analyze", "tables", "figures"}),
-        ({"models": {"tiny": {"path": "MODEL", "dtype": "float16"}}}, set()),
+         {"extract", "analyze", "tables", "figures", "page"}),
+        ({"models": {"tiny": {"path": "MODEL", "dtype": "float16"}}}, {"page"}),
+        ({"report": {"stories_per_emotion": 0}}, {"page"}),
+        ({"extraction": {"max_tokens": 256, "workers": 1}}, set()),
     ],
 )  # fmt: skip
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
@@ -192,6 +248,38 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
     changed = write_manifest(tmp_path, tiny_model, **change)
     found = states(changed, tmp_path / "runs")
     assert {key.split(":")[0] for key, state in found.items() if state != "done"} == redone
+
+
+def test_another_look_draws_again_and_reads_nothing(
+    finished: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from engine import plan
+    from manifests import load_study
+
+    manifest, root, _ = finished
+    style = tmp_path / STYLE.name
+    style.write_text(STYLE.read_text() + "lines.linewidth: 2\n")
+    monkeypatch.setattr(plan, "STYLE", style)
+    found = plan.Plan(load_study(manifest)).inspect(Layout(root, "study"))
+    assert {s.stage.kind for s in found.values() if s.state is not plan.State.DONE} == {"figures"}
+
+
+def test_several_runs_stand_side_by_side_on_one_page(
+    finished: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root, _ = finished
+    shutil.copytree(root, tmp_path / "runs")
+    write_corpus_files(tmp_path, seed=3)
+    other = write_manifest(tmp_path, tiny_model, name="other")
+    done = emovec("report", manifest, other, "--root", tmp_path / "runs")
+    page = tmp_path / "runs" / "side-by-side" / "study+other.html"
+    assert str(page) in done.stdout
+    text = page.read_text()
+    assert "study: tiny reads own" in text
+    assert "other: tiny reads own" in text
+    refused = emovec("report", manifest, manifest, "--root", tmp_path / "runs", check=2)
+    assert "'study' is also the name of" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_another_text_in_the_corpus_is_read_again(

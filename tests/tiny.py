@@ -78,7 +78,7 @@ def write_manifest(folder: Path, model: Path, **changes: Any) -> Path:
         "models": {"tiny": {"path": str(model)}},
         "corpora": {"own": {"import": {"stories": "stories.jsonl", "neutral": "neutral.txt"}}},
         "extraction": {"max_tokens": 256},
-        "analysis": {"norms": ["glasgow"]},
+        "analysis": {"norms": ["glasgow"], "bootstraps": 100, "permutations": 1000},
     }
     manifest.update(changes)
     file = folder / "study.yaml"

@@ -1,0 +1,393 @@
+"""Work done elsewhere: a Dask scheduler's workers, and jobs of a real SLURM on this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from engine.dealing import Dealer
+from engine.device import take_share
+from engine.machines.local import local_cluster
+from engine.machines.workers import new_run
+from engine.plan import TABLES
+from store.shards import missing_shards
+from tests.slurm import PARTITION, Slurm, missing, slurm_cluster
+from tests.test_faults import assert_complete, kept, wait_for, write_study
+from tests.test_run import EMOVEC, ROOT, assert_same_bytes, emovec
+from tests.tiny import make_tiny_model, write_corpus_files, write_manifest
+
+CELLS = ("tiny@own", "other@own")
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "other", seed=1, layers=2)
+
+
+def two_models(folder: Path, one: Path, two: Path) -> Path:
+    """A study of two models and three shards each."""
+    write_corpus_files(folder, per_emotion=350, neutral=8)
+    models = {"tiny": {"path": str(one)}, "other": {"path": str(two)}}
+    return write_manifest(folder, one, models=models)
+
+
+@pytest.fixture(scope="module")
+def at_home(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path
+) -> tuple[Path, Path]:
+    """The study and its run on this machine, undisturbed."""
+    folder = tmp_path_factory.mktemp("home")
+    manifest = two_models(folder, tiny_model, other_model)
+    emovec("analyze", manifest, "--root", folder / "runs")
+    return manifest, folder / "runs"
+
+
+def assert_same_results(root: Path, home: Path) -> None:
+    for cell in CELLS:
+        store = f"study/cells/{cell}/residuals.zarr"
+        assert_same_bytes(root / store, home / store)
+    for table in TABLES:
+        there, here = (folder / "study" / "tables" / f"{table}.csv" for folder in (root, home))
+        assert there.read_bytes() == here.read_bytes(), table
+
+
+def done_shards(root: Path) -> int:
+    """Return how many of the study's six shards are there."""
+    found = 0
+    for cell in CELLS:
+        store = root / "study" / "cells" / cell / "residuals.zarr"
+        if (store / "zarr.json").is_file():
+            found += 3 - len(missing_shards(store))
+    return found
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    if lacking := missing():
+        assert not os.environ.get("EMOVEC_TEST_SLURM"), f"install slurm-wlm and munge: {lacking}"
+        pytest.skip(f"{lacking[0]} is not installed (Debian: slurm-wlm and munge)")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    try:
+        with slurm_cluster(folder) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def slurm_profile(folder: Path, **changes: object) -> Path:
+    settings = {
+        "jobs": 2,
+        "partition": PARTITION,
+        "cores": 1,
+        "memory": "4GB",
+        "time": "00:30:00",
+        "interface": "lo",
+    }
+    file = folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump({"version": 1, "slurm": {**settings, **changes}}))
+    return file
+
+
+def test_slurm_jobs_survive_scancel_and_give_the_bits_of_one_machine(
+    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, home = at_home
+    root, profile = tmp_path / "runs", slurm_profile(tmp_path)
+    command = [*EMOVEC, "analyze", str(manifest), "--root", str(root), "--profile", str(profile)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=slurm.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        seen: dict[str, str] = {}
+        deadline = time.monotonic() + 300
+        while not 1 <= done_shards(root) < 6:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            seen |= slurm.running()
+            time.sleep(0.2)
+        assert set(seen.values()) == {"n1", "n2"}
+        victim = next(iter(slurm.running()))
+        slurm.say("scancel", victim)
+        printed, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 0, printed
+    assert "submitting 2 SLURM jobs" in printed
+    assert_same_results(root, home)
+    deadline = time.monotonic() + 30
+    while slurm.running():  # nothing is left in the queue
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_what_slurm_does_not_take_is_one_line_and_nothing_is_begun(
+    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, _ = at_home
+    root = tmp_path / "runs"
+
+    def refused(environment: dict[str, str], **changes: object) -> str:
+        profile = slurm_profile(tmp_path, **changes)
+        done = subprocess.run(
+            [*EMOVEC, "run", str(manifest), "--root", str(root), "--profile", str(profile)],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not list(root.rglob("*.zarr"))
+        return done.stderr
+
+    assert "slurm.partition: SLURM does not take such a job" in refused(
+        slurm.environment, partition="nowhere"
+    )
+    assert "slurm.gpus: SLURM does not take such a job" in refused(slurm.environment, gpus=1)
+    away = {**slurm.environment, "PATH": str(Path(sys.executable).parent)}
+    assert "there is no sbatch here" in refused(away)
+
+
+@contextmanager
+def dask_cluster(
+    folder: Path, n_workers: int, *options: str
+) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """Start a scheduler and workers with Dask's own commands; give its address and the nannies."""
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    port = address.rpartition(":")[2]
+    dask = [sys.executable, "-m", "dask"]
+    commands = [
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+        *([*dask, "worker", address, "--nthreads", "2", "--no-dashboard", *options],) * n_workers,
+    ]
+    processes = []
+    try:
+        with (folder / "dask.log").open("ab") as log:
+            for command in commands:
+                processes.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+        from distributed import Client
+
+        with Client(address, timeout="60 s", set_as_default=False) as client:
+            client.wait_for_workers(n_workers, timeout=60)
+        yield address, [psutil.Process(nanny.pid) for nanny in processes[1:]]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+SLOT = ("--resources", "model=1")
+
+
+@pytest.mark.slow
+def test_a_worker_killed_every_few_seconds_changes_no_bit(
+    at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Dask's own nannies start the killed again; each time the model has to be loaded anew."""
+    manifest, home = at_home
+    root, rng = tmp_path / "runs", random.Random(0)
+    with dask_cluster(tmp_path, 2, *SLOT) as (address, nannies):
+        command = [*EMOVEC, "analyze", str(manifest), "--root", str(root), "--scheduler", address]
+        process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        killed = 0
+        try:
+            deadline = time.monotonic() + 800
+            while process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(rng.uniform(5, 12))
+                workers = _workers_of(nannies)
+                if workers and process.poll() is None:
+                    rng.choice(workers).send_signal(signal.SIGKILL)
+                    killed += 1
+        finally:
+            process.kill()
+            printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert killed >= 3
+    assert_same_results(root, home)
+
+
+def _workers_of(nannies: list[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that nannies look after."""
+    return [
+        child
+        for nanny in nannies
+        for child in nanny.children()
+        if "resource_tracker" not in " ".join(child.cmdline())
+    ]
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_a_scheduler_gives_the_same_bits(
+    at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, home = at_home
+    root = tmp_path / "runs"
+    with dask_cluster(tmp_path, 2, *SLOT) as (address, _):
+        emovec("analyze", manifest, "--root", root, "--scheduler", address)
+    assert_same_results(root, home)
+    logs = {file.name for file in (root / "study" / "logs").glob("read-*")}
+    assert len(logs) >= 2, "each worker has a log of its own"
+
+
+def test_schedulers_that_cannot_serve_are_one_line_and_nothing_is_begun(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root = write_manifest(tmp_path, tiny_model), tmp_path / "runs"
+
+    def refused(address: str) -> str:
+        done = emovec("run", manifest, "--root", root, "--scheduler", address, check=2)
+        assert len(done.stderr.splitlines()) == 1
+        assert not list(root.rglob("*.parquet"))
+        return done.stderr
+
+    with dask_cluster(tmp_path, 1) as (address, _):
+        assert "hold no models: start them with --resources model=1" in refused(address)
+    assert f"--scheduler: no Dask scheduler answers at {address}" in refused(address)
+    assert (
+        "--scheduler: give --scheduler or --profile, not both"
+        in emovec(
+            "run", manifest, "--scheduler", address, "--profile", "slurm-a100", check=2
+        ).stderr
+    )
+    assert "no profile 'nowhere'" in emovec("run", manifest, "--profile", "nowhere", check=2).stderr
+
+
+def test_workers_of_a_job_share_its_cpus_and_gpus() -> None:
+    before = os.sched_getaffinity(0), os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-a,GPU-b,GPU-c,GPU-d"
+        take_share(1, 2)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-c,GPU-d"
+        cpus = sorted(before[0])
+        if len(cpus) >= 2:
+            half = len(cpus) // 2
+            assert os.sched_getaffinity(0) == set(cpus[half : 2 * half])
+    finally:
+        os.sched_setaffinity(0, before[0])
+        if before[1] is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before[1]
+
+
+class Crashing:
+    """A cell both of whose shards in hand fail at once, as when their model's process dies."""
+
+    holds = "nothing"
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+
+    def begin(self) -> list[int]:
+        return [0, 1, 2]
+
+    def task(self, shard: int) -> tuple[Callable[..., Any], ...]:
+        return (os.strerror, "no number")  # type: ignore[return-value]
+
+    def take(self, figures: dict[str, Any]) -> None:
+        raise AssertionError("there is nothing to take")
+
+    def end(self) -> None:
+        raise AssertionError("it cannot end well")
+
+    def fail(self, error: Exception) -> None:
+        self.failures.append(error)
+
+
+def test_shards_that_fail_together_fail_their_cell_alone() -> None:
+    with local_cluster(new_run(()), lambda event: None) as workers:
+        cells = [Crashing(), Crashing()]
+        Dealer(workers, cells).deal(print)
+    assert [len(cell.failures) for cell in cells] == [1, 1]
+    assert all(isinstance(cell.failures[0], TypeError) for cell in cells)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_vanishes_is_one_line_and_the_run_goes_on_later(
+    at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, home = at_home
+    root = tmp_path / "runs"
+    with dask_cluster(tmp_path, 1, *SLOT) as (address, nannies):
+        command = [*EMOVEC, "analyze", str(manifest), "--root", str(root), "--scheduler", address]
+        process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 300
+        while not done_shards(root):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        (scheduler,) = [
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if f"dask scheduler [{address}]" in " ".join(p.info["cmdline"] or [])
+        ]
+        scheduler.kill()
+        for nanny in nannies:
+            nanny.terminate()
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert error.splitlines() == [
+        "the Dask scheduler is gone; what is done is kept, and the same command goes on"
+    ]
+    emovec("analyze", manifest, "--root", root)
+    assert_same_results(root, home)
+
+
+def test_jobs_that_end_before_their_workers_report_are_one_line(
+    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, _ = at_home
+    profile = slurm_profile(tmp_path, jobs=1, setup=["exit 3"])
+    done = subprocess.run(
+        [*EMOVEC, "run", str(manifest), "--root", str(tmp_path / "runs"),
+         "--profile", str(profile)],
+        cwd=ROOT, env=slurm.environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "3 SLURM jobs ended before their workers reported; look at the newest" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not slurm.running()
+
+
+@pytest.mark.slow
+def test_a_corpus_written_elsewhere_survives_its_worker(tiny_model: Path, tmp_path: Path) -> None:
+    manifest, root = write_study(tmp_path, tiny_model, emotions=60, stories=6), tmp_path / "runs"
+    with dask_cluster(tmp_path, 1, *SLOT) as (address, nannies):
+        process = subprocess.Popen(
+            [*EMOVEC, "generate", str(manifest), "--root", str(root), "--scheduler", address],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            wait_for(lambda: len(kept(root)) > 20, process)
+            before = kept(root)
+            (worker,) = _workers_of(nannies)
+            worker.send_signal(signal.SIGKILL)
+            printed, _ = process.communicate(timeout=400)
+        finally:
+            process.kill()
+    assert process.returncode == 0, printed
+    assert_complete(root, 360, before)
