@@ -131,6 +131,7 @@ def _make(store: Path, gigabytes: float, n_layers: int, width: int) -> None:
             peak_norm=3 * by_layer,
             peak_position=np.zeros((len(rows), n_layers), dtype=np.int32),
             mean_norm=by_layer,
+            first_norm=by_layer,
             mean_square=np.ones((n_layers, width), dtype=np.float32),
         )
         write_shard(store, shard, block)

@@ -83,6 +83,7 @@ def _blocks(n_texts: int, n_layers: int, width: int) -> list[ShardBlock]:
             peak_norm=np.ones((n, n_layers), dtype=np.float32),
             peak_position=np.zeros((n, n_layers), dtype=np.int32),
             mean_norm=np.ones((n, n_layers), dtype=np.float32),
+            first_norm=np.ones((n, n_layers), dtype=np.float32),
             mean_square=np.ones((n_layers, width), dtype=np.float32),
         )
         for n in spans

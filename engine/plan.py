@@ -29,7 +29,7 @@ VERSIONS = {
     "generate": 2,
     "import": 2,
     "describe": 1,
-    "extract": 2,
+    "extract": 3,
     "words": 1,
     "analyze": 5,
     "tables": 7,

@@ -34,6 +34,7 @@ ARRAYS = {
     "peak_norm": (("text", "layer"), RESIDUAL),
     "peak_position": (("text", "layer"), "position"),
     "mean_norm": (("text", "layer"), RESIDUAL),
+    "first_norm": (("text", "layer"), RESIDUAL),
     "mean_square": (("shard", "layer", "d_model"), f"{RESIDUAL}, squared"),
     "residual_mean": (("text", "window", "layer", "d_model"), RESIDUAL),
 }
@@ -51,6 +52,7 @@ class ShardBlock:
         peak_norm: float32 [text, layer], largest L2 norm of a token's residual.
         peak_position: int32 [text, layer], position of that token.
         mean_norm: float32 [text, layer], mean L2 norm over the tokens read.
+        first_norm: float32 [text, layer], L2 norm of the first token's residual.
         mean_square: float32 [layer, d_model], mean square of each dimension over all tokens read.
     """
 
@@ -60,6 +62,7 @@ class ShardBlock:
     peak_norm: NDArray[np.float32]
     peak_position: NDArray[np.int32]
     mean_norm: NDArray[np.float32]
+    first_norm: NDArray[np.float32]
     mean_square: NDArray[np.float32]
 
 

@@ -112,6 +112,7 @@ def check_against_tokens(reader: Reader, folder: Path, token_ids: list[list[int]
     norms = [np.linalg.norm(t, axis=2) for t in tokens]
     np.testing.assert_allclose(found.peak_norm, [n.max(axis=1) for n in norms], rtol=1e-5)
     np.testing.assert_allclose(found.mean_norm, [n.mean(axis=1) for n in norms], rtol=1e-5)
+    np.testing.assert_allclose(found.first_norm, [n[:, 0] for n in norms], rtol=1e-5)
     assert (found.peak_position == [n.argmax(axis=1) for n in norms]).all()
     squares = np.concatenate(tokens, axis=1) ** 2
     np.testing.assert_allclose(found.mean_square, squares.mean(axis=1), rtol=1e-4)
@@ -170,6 +171,7 @@ def test_memory_that_runs_out_halves_the_budget_and_loses_nothing(
     want = pooled(reader, token_ids)
     assert relative_error(found.residual_mean, want.residual_mean) < 1e-5
     np.testing.assert_allclose(found.mean_norm, want.mean_norm, rtol=1e-5)
+    np.testing.assert_allclose(found.first_norm, want.first_norm, rtol=1e-5)
     np.testing.assert_allclose(found.mean_square, want.mean_square, rtol=1e-4)
     assert (found.peak_position == want.peak_position).all()
 

@@ -358,6 +358,7 @@ def block_of(values: np.ndarray, span: range) -> ShardBlock:
         peak_norm=by_layer,
         peak_position=np.zeros(by_layer.shape, np.int32),
         mean_norm=by_layer,
+        first_norm=by_layer,
         mean_square=part[0, 0],
     )
 

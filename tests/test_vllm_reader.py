@@ -35,7 +35,7 @@ def test_both_readers_fill_the_same_arrays(tiny_model: Path, tmp_path: Path) -> 
     assert relative_error(got, want.astype(np.float64), leave_out=3) < 1e-5
     for name in ("token_count", "text_tokens", "peak_position"):
         assert (reference[name] == fast[name]).all()
-    for name in ("peak_norm", "mean_norm"):
+    for name in ("peak_norm", "mean_norm", "first_norm"):
         assert_allclose(fast[name], reference[name], rtol=1e-5)
     assert_allclose(fast["mean_square"], reference["mean_square"], rtol=1e-4)
     assert (reference["text_tokens"] > 80).any()

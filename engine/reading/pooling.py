@@ -28,6 +28,7 @@ class Pooled:
         peak_norm: float32 [text, layer], the largest L2 norm of a token's residual.
         peak_position: int32 [text, layer], the position of that token.
         mean_norm: float32 [text, layer], the mean L2 norm over the text's tokens.
+        first_norm: float32 [text, layer], the L2 norm of the text's first token.
         mean_square: float32 [layer, d_model], the mean square of each dimension over all tokens.
     """
 
@@ -35,6 +36,7 @@ class Pooled:
     peak_norm: NDArray[np.float32]
     peak_position: NDArray[np.int32]
     mean_norm: NDArray[np.float32]
+    first_norm: NDArray[np.float32]
     mean_square: NDArray[np.float32]
 
 
@@ -117,6 +119,7 @@ class Pool:
         self._lengths, self._windows, self._device = list(lengths), list(windows), device
         self._sums_LNWD = torch.zeros((n_layers, n, len(windows), d_model), device=device)
         self._norms_LN = torch.zeros((n_layers, n), device=device)
+        self._first_LN = torch.full((n_layers, n), torch.nan, device=device)
         self._peaks_LN = torch.full((n_layers, n), -1.0, device=device)
         self._positions_LN = torch.zeros((n_layers, n), dtype=torch.long, device=device)
         self._squares_LD = torch.zeros((n_layers, d_model), dtype=torch.float64, device=device)
@@ -149,6 +152,8 @@ class Pool:
         inside_RT = step.layout.inside_RT
         self._sums_LNWD[:, rows] += step.sums_LRWD
         self._norms_LN[:, rows] += (step.norms_LRT * inside_RT).sum(dim=2)
+        begins_R = step.layout.starts_R == 0
+        self._first_LN[:, rows[begins_R]] = step.norms_LRT[:, begins_R, 0]
         peak_LR, at_LR = torch.where(inside_RT > 0, step.norms_LRT, -1.0).max(dim=2)
         before_LR = self._peaks_LN[:, rows]
         higher_LR = peak_LR > before_LR  # the first of equal ones stays
@@ -191,5 +196,6 @@ class Pool:
             peak_norm=self._peaks_LN.T.cpu().numpy(),
             peak_position=self._positions_LN.T.cpu().numpy().astype(np.int32),
             mean_norm=(self._norms_LN.T.cpu().numpy() / tokens_N[:, None]).astype(np.float32),
+            first_norm=self._first_LN.T.cpu().numpy(),
             mean_square=(self._squares_LD.cpu().numpy() / tokens_N.sum()).astype(np.float32),
         )
