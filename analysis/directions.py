@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 from numpy import ndarray
 
 from analysis.geometry import correlate
+from manifests.schema import Estimator
 
-ESTIMATORS = ("component", "paper", "covariance", "ridge", "least-squares")
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 """`component`: the principal component that the axis is paired with (PC1 valence, PC2 arousal),
 signed to correlate positively. `covariance`: the ratings-weighted mean of the contrast vectors.
 `ridge`: its strength chosen by leave-one-out error over emotions, the cross-validation that has no

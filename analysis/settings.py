@@ -8,9 +8,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from analysis.contrasts import ContrastKind
-
-AXES = ("valence", "arousal")
-"""Ratings in the order of the components they are paired with: PC1 valence, PC2 arousal."""
+from manifests.schema import AXES as AXES  # in the order of their components: PC1, PC2
 
 GEOMETRY: dict[str, ContrastKind] = {"neutral-pca": "both", "mean-centered": "mean-centered"}
 """Contrast named in a manifest -> contrast whose vectors are used. PCA, CKA and directions centre

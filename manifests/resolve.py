@@ -20,7 +20,8 @@ from manifests.errors import InputError, Problem
 from manifests.lists import Prompts, read_prompts, read_words
 from manifests.loading import read_manifest
 from manifests.norms import Norms, read_norms
-from manifests.schema import Generate, Import, Manifest
+from manifests.schema import AXES, Generate, Import, Manifest, Steering
+from manifests.steering import SteeringPrompts, read_steering_prompts
 
 MIN_RATED = 3
 """Fewest rated emotions that a correlation is computed from."""
@@ -86,6 +87,23 @@ class Importing:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """What is to be steered, names replaced by content.
+
+    Attributes:
+        spec: the manifest's section.
+        prompts: what models are given.
+        cells: whose directions are used.
+        norms: that rate directions and words.
+    """
+
+    spec: Steering
+    prompts: SteeringPrompts
+    cells: tuple[Cell, ...]
+    norms: Norms
+
+
+@dataclass(frozen=True)
 class Study:
     """A manifest with everything it names: what the engine plans from."""
 
@@ -95,6 +113,7 @@ class Study:
     importing: dict[str, Importing]
     norms: tuple[Norms, ...]
     cells: tuple[Cell, ...]
+    steered: Steered | None = None
 
     @property
     def base(self) -> Path:
@@ -153,11 +172,16 @@ def load_study(file: Path) -> Study:
     for repeated in sorted({name for name in names if names.count(name) > 1}):
         what = f"two sets of norms are named {repeated!r}; rename one file"
         problems.append(document.problem(("analysis", "norms"), what))
-    cells = _resolve_cells(manifest, document, problems)
+    cells = _resolve_cells(manifest.cells, ("cells",), manifest, document, problems)
+    steered = None
+    if manifest.steering is not None:
+        steered = _resolve_steering(
+            manifest.steering, manifest, document, cells, norms, writing, problems
+        )
     if problems:
         raise InputError(problems)
 
-    study = Study(manifest, document, writing, importing, tuple(norms), cells)
+    study = Study(manifest, document, writing, importing, tuple(norms), cells, steered)
     for name, resolved in writing.items():
         check_analysable(study, name, resolved.emotions, resolved.spec.neutral)
     return study
@@ -250,13 +274,68 @@ def _resolve_importing(
     return Importing(spec, found["stories"], found["neutral"])
 
 
+def _resolve_steering(
+    spec: Steering,
+    manifest: Manifest,
+    document: Document,
+    cells: Sequence[Cell],
+    norms: Sequence[Norms],
+    writing: dict[str, Writing],
+    problems: list[Problem],
+) -> Steered | None:
+    """Look up what a section on steering names; None where that cannot be."""
+    before = len(problems)
+
+    def refuse(path: KeyPath, what: str) -> None:
+        problems.append(document.problem(("steering", *path), what))
+
+    trained = [cell for cell in cells if manifest.models[cell.model].weights != "random"]
+    wanted: Sequence[Cell] = trained
+    if spec.cells != "all":
+        wanted = _resolve_cells(spec.cells, ("steering", "cells"), manifest, document, problems)
+        for index, cell in enumerate(wanted):
+            if cell not in cells:
+                refuse(("cells", index), f"{cell.name} is not among the manifest's cells")
+    elif not wanted:
+        refuse((), "every model here has random weights; name the cells to steer")
+    try:
+        prompts = read_steering_prompts(
+            spec.prompts, document.file.parent, document, ("steering", "prompts")
+        )
+    except InputError as error:
+        problems += error.problems
+    rated = [n for n in norms if spec.norms in (None, n.name)]
+    if norms and not rated:
+        known = _known(str(spec.norms), [n.name for n in norms])
+        refuse(("norms",), f"no norms {spec.norms!r} under analysis; {known}")
+    windows = [window.name for window in manifest.extraction.windows]
+    if spec.window not in windows:
+        refuse(
+            ("window",), f"no window {spec.window!r} is extracted; {_known(spec.window, windows)}"
+        )
+    names = [*spec.directions, *([] if spec.transfer is None else [spec.transfer.direction])]
+    for name in dict.fromkeys(n for n in names if n not in AXES):
+        for cell in wanted:
+            known_emotions = writing[cell.corpus].emotions if cell.corpus in writing else (name,)
+            if name not in known_emotions:
+                what = f"corpus {cell.corpus!r} has no emotion {name!r}"
+                refuse(("directions",), f"{what}; {_known(name, (*AXES, *known_emotions)[:20])}")
+    if len(problems) > before or not rated:
+        return None
+    return Steered(spec, prompts, tuple(wanted), rated[0])
+
+
 def _resolve_cells(
-    manifest: Manifest, document: Document, problems: list[Problem]
+    wanted: tuple[str, ...] | str,
+    path: KeyPath,
+    manifest: Manifest,
+    document: Document,
+    problems: list[Problem],
 ) -> tuple[Cell, ...]:
-    if manifest.cells == "all":
+    if isinstance(wanted, str):
         return tuple(Cell(m, c) for m in manifest.models for c in manifest.corpora)
     cells = []
-    for index, text in enumerate(manifest.cells):
+    for index, text in enumerate(wanted):
         model, at, corpus = text.partition("@")
         if not at:
             what = f"{text!r} is not a cell; write model@corpus"
@@ -269,7 +348,7 @@ def _resolve_cells(
         else:
             cells.append(Cell(model, corpus))
             continue
-        problems.append(document.problem(("cells", index), what))
+        problems.append(document.problem((*path, index), what))
     return tuple(cells)
 
 

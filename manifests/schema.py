@@ -402,8 +402,12 @@ def _norms(value: object) -> object:
 
 Contrast = Literal["neutral-pca", "mean-centered"]
 
+AXES = ("valence", "arousal")
+Estimator = Literal["component", "paper", "covariance", "ridge", "least-squares"]
+MAX_STRENGTH = 100.0
 
-def _listed(value: object) -> object:
+
+def _listed(value: object) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise ValueError("expected a list of at least one")
     if any(value.count(item) > 1 for item in value):
@@ -432,6 +436,87 @@ class Analysis(Strict):
     """Draws of stories, and of emotions, behind each interval."""
     permutations: int = Field(default=10_000, ge=100)
     """Permutations of the ratings behind each p that is corrected for the search over layers."""
+
+
+def _strength(value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_STRENGTH:  # type: ignore[operator]
+        raise ValueError(
+            f"{value!r} is not a strength; give numbers above 0 and up to {MAX_STRENGTH:g}, in "
+            "units of the mean token norm (both signs are tried)"
+        )
+    return float(value)  # type: ignore[arg-type]
+
+
+def _strengths(value: object) -> object:
+    return _listed([_strength(strength) for strength in _listed(value)])
+
+
+def _names(value: object) -> object:
+    found = _listed(value)
+    if not all(isinstance(name, str) and name.strip() for name in found):
+        raise ValueError("expected a list of names")
+    return found
+
+
+def _blocks(value: object) -> object:
+    if value == "all":
+        raise ValueError("expected a list of block indices, or a range such as '4-12'")
+    return None if value is None else _layers(value)
+
+
+class Transfer(Strict):
+    """A direction found at one layer, added at another: every pair by its effect on log-odds."""
+
+    direction: str = "valence"
+    """`valence`, `arousal`, or an emotion of the corpus."""
+    strength: Annotated[float, BeforeValidator(_strength)] = 0.1
+    """Of the addition, with either sign, in units of the mean token norm where it is added."""
+
+
+class Steering(Strict):
+    """What is added to a model's residual stream while it writes, and what is measured."""
+
+    cells: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_cells)] = "all"
+    """Cells whose directions are used, each in its own model; `all` leaves random weights out."""
+    directions: Annotated[tuple[str, ...], BeforeValidator(_names)] = AXES
+    """`valence`, `arousal`, and emotions of the corpus by name."""
+    estimator: Estimator = "component"
+    """Of the directions of valence and arousal."""
+    norms: str | None = None
+    """Set of norms that these directions, and the words that are written, are rated by: a name as
+    in the tables; the first of `analysis.norms` when absent."""
+    contrast: Literal["both", "neutral-pca", "mean-centered"] = "both"
+    """Contrast of the emotions' vectors."""
+    window: Name = "no-first"
+    """Token window of the story vectors."""
+    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_blocks)] = None
+    """Blocks whose output is changed, each with the direction found there; when absent those at a
+    third, a half and two thirds of depth."""
+    strengths: Annotated[tuple[float, ...], BeforeValidator(_strengths)] = (0.05, 0.1, 0.2)
+    """Lengths of what is added, each with either sign, in units of the mean norm of a token's
+    residual at that layer, the first token left out."""
+    random: int = Field(default=3, ge=0, le=100)
+    """Random directions of the same lengths, as controls."""
+    prompts: str = "default"
+    """A shipped set of steering prompts, or a path to a YAML file with one."""
+    samples: int = Field(default=1, ge=1, le=1000)
+    """Texts written for each prompt and condition."""
+    max_new_tokens: int = Field(default=60, ge=1)
+    """Length of a text in tokens."""
+    temperature: float = Field(default=0.8, ge=0, le=5)
+    """Sampling temperature; 0 for greedy decoding."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus sampling threshold."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides random directions and sampling; a prompt's texts are drawn by the same numbers under
+    every condition."""
+    steer_prompt: bool = False
+    """Change the prompt's own positions too, not only those that a token is generated from."""
+    backend: Literal["vllm", "transformer_lens"] = "vllm"
+    """Who writes: the fast one, or the reference (one text at a time)."""
+    transfer: Transfer | None = Field(default_factory=Transfer)
+    """Directions of one layer added at another; null for none."""
 
 
 class Report(Strict):
@@ -469,5 +554,7 @@ class Manifest(Strict):
     """How stories are read."""
     analysis: Analysis = Field(default_factory=Analysis)
     """What is computed."""
+    steering: Steering | None = None
+    """What is steered; nothing when absent, the defaults with `{}`."""
     report: Report = Field(default_factory=Report)
     """What the page carries."""

@@ -131,7 +131,7 @@ def test_each_token_is_the_one_that_seed_and_position_draw(story: Story) -> None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from engine.generation.nucleus import draw, uniform_number
+    from engine.generation.drawing import draw, uniform_number
 
     (folder,) = (cache_folder() / "models").glob("smollm2-135m-*/")
     entry = ModelEntry(path=str(folder)).model_dump(mode="json")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.generation.nucleus import HEAD, KEY, NucleusSampler, draw, ours
+from engine.generation.drawing import HEAD, draw
+from engine.generation.nucleus import KEY, NucleusSampler, ours
 
 DRAWS = 20_000
 

@@ -42,5 +42,5 @@ def test_both_readers_fill_the_same_arrays(tiny_model: Path, tmp_path: Path) -> 
 
 
 def test_an_unknown_architecture_is_refused_with_the_other_reader_named() -> None:
-    with pytest.raises(UnknownFamily, match=r"OddForCausalLM.*backend: transformer_lens"):
+    with pytest.raises(UnknownFamily, match=r"OddForCausalLM.*backend transformer_lens"):
         stream_of("OddForCausalLM")

@@ -35,23 +35,13 @@ class BridgeReader:
 
     def __init__(self, settings: ReaderSettings):
         """Load model and tokenizer onto the GPU, or the CPU where there is none."""
-        from transformer_lens.model_bridge import TransformerBridge
         from transformers import AutoTokenizer
 
-        torch.set_float32_matmul_precision("highest")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         trust = settings.trust_remote_code
         self._tokenizer = AutoTokenizer.from_pretrained(settings.folder, trust_remote_code=trust)
-        spread = settings.devices > 1 and self.device.type == "cuda"
-        self._bridge: TransformerBridge = TransformerBridge.boot_transformers(
-            settings.folder,
-            device=None if spread else self.device,
-            n_devices=settings.devices if spread else None,
-            dtype=getattr(torch, settings.dtype),
-            trust_remote_code=trust,
+        self.device, self._bridge = load_bridge(
+            settings.folder, settings.dtype, trust, settings.devices
         )
-        self._bridge.eval()
-        _lay_bare(self._bridge)
         self.layers = settings.layers
         self._budget = Budget(settings.batch_tokens or default_budget(self.device))
 
@@ -146,6 +136,37 @@ class BridgeReader:
             attention_mask=attention_mask.to(self.device),
             use_cache=False,
         )
+
+
+def load_bridge(
+    folder: str, dtype: str, trust_remote_code: bool, devices: int
+) -> tuple[torch.device, TransformerBridge]:
+    """Load a model with hooks on its blocks and Hugging Face's own modules inside them.
+
+    Args:
+        folder: config and safetensors.
+        dtype: precision of the forward pass.
+        trust_remote_code: run code that comes with the model.
+        devices: GPUs that it is spread over.
+
+    Returns:
+        Device of what goes in, and the model.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    torch.set_float32_matmul_precision("highest")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spread = devices > 1 and device.type == "cuda"
+    bridge: TransformerBridge = TransformerBridge.boot_transformers(
+        folder,
+        device=None if spread else device,
+        n_devices=devices if spread else None,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=trust_remote_code,
+    )
+    bridge.eval()
+    _lay_bare(bridge)
+    return device, bridge
 
 
 def _lay_bare(bridge: TransformerBridge) -> None:

@@ -53,15 +53,50 @@ def _told(look: Callable[[Any], T]) -> Callable[[Any], T]:
     return looked
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of one request's tokens in the step being computed.
+
+    Attributes:
+        arguments: the request's `extra_args`.
+        start: position in the request of the first token.
+        first: index of that token in the step's flat rows.
+        n_tokens: tokens in the run.
+    """
+
+    arguments: dict[str, Any] | None
+    start: int
+    first: int
+    n_tokens: int
+
+
 @_told
 def scheduled_rows(worker: Any) -> list[Row]:
     """Return the runs of tokens in the step being computed, in the order of its flat rows."""
+    return [
+        Row(int(name.partition("-")[0]), start, first, n)
+        for name, start, first, n in _scheduled(worker)
+    ]
+
+
+@_told
+def scheduled_runs(worker: Any) -> list[Run]:
+    """Return the same with what each request says of itself."""
+    requests = worker.model_runner.requests
+    return [
+        Run(requests[name].sampling_params.extra_args, start, first, n)
+        for name, start, first, n in _scheduled(worker)
+    ]
+
+
+def _scheduled(worker: Any) -> list[tuple[str, int, int, int]]:
+    """Return name, first position, first flat row and tokens of each run."""
     runner = worker.model_runner
     names = runner.input_batch.req_ids
     bounds = runner.query_start_loc.np[: len(names) + 1].tolist()
     starts = runner.input_batch.num_computed_tokens_cpu[: len(names)].tolist()
     return [
-        Row(int(name.partition("-")[0]), start, first, last - first)
+        (name, start, first, last - first)
         for name, start, first, last in zip(names, starts, bounds[:-1], bounds[1:], strict=True)
         if last > first
     ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.reading import vllm_internals
-from engine.reading.families import stream_of
+from engine.reading.families import raise_precision, stream_of
 from engine.reading.pooling import Layout, Pool, Pooled
 from engine.reading.windows import Span
 
@@ -37,7 +37,7 @@ class ResidualPool:
         blocks = vllm_internals.decoder_layers(self)
         stream = stream_of(vllm_internals.architecture(self))
         if vllm_internals.dtype(self) == torch.float32:
-            _raise_precision(blocks)
+            raise_precision(blocks)
         self._emovec_layers = list(layers)
         self._emovec_pool: Pool | None = None
         self._emovec_layout: tuple[Layout, Tensor] | None = None
@@ -110,10 +110,3 @@ class ResidualPool:
         assert self._emovec_layout is not None
         layout, at_RT = self._emovec_layout
         self._emovec_pool.add(slot, residual_TD[at_RT], layout)
-
-
-def _raise_precision(blocks: torch.nn.ModuleList) -> None:
-    """Hold in float32 what vLLM keeps in half precision whatever is asked for (Apertus' xIELU)."""
-    for tensor in [*blocks.parameters(), *blocks.buffers()]:
-        if tensor.dtype in (torch.bfloat16, torch.float16):
-            tensor.data = tensor.data.float()

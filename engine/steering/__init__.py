@@ -1,0 +1,1 @@
+"""Models that write and judge with a direction added to their residual stream."""
