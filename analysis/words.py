@@ -12,6 +12,9 @@ import snowballstemmer
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
 
+LOOP_WORDS = 5
+"""Length of a run of words that a text should not hold twice."""
+
 _POSSESSIVE = re.compile(rf"[{APOSTROPHES}]s?$")
 _SPEECH = re.compile(
     r"\"[^\"\n]*(?:\"|$)|\u201c[^\u201d\n]*(?:\u201d|$)"
@@ -30,6 +33,13 @@ def words_of(text: str) -> list[str]:
 def runs(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
     """Yield every run of n consecutive words."""
     return zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def repeated_share(text: str) -> float:
+    """Return the share of a text's 5-word runs that stand in it before, 0 below 5 words."""
+    words = words_of(text)
+    total = len(words) - LOOP_WORDS + 1
+    return 1 - len(set(runs(words, LOOP_WORDS))) / total if total > 0 else 0.0
 
 
 @lru_cache(maxsize=1 << 17)

@@ -198,6 +198,31 @@ def compare_cells(ledger: Ledger, here: Workers, kind: str) -> None:
             ledger.finish(stage, started, found)
 
 
+def compare_effects(ledger: Ledger, here: Workers) -> None:
+    """Make the tables and figures of steering."""
+    for status in ledger.ready("effects"):
+        stage, started = status.stage, time.monotonic()
+        layout, analysis = ledger.layout, ledger.plan.study.manifest.analysis
+        steered = ledger.plan.study.steered
+        assert steered is not None
+        journals = {cell.name: str(layout.steering(cell.name)) for cell in steered.cells}
+        ledger.begin(stage)
+        ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
+        with ledger.failing([stage.id]):
+            found = here.do(
+                tasks.write_effects,
+                journals,
+                {c.name: str(layout.steering_directions(c.name)) for c in steered.cells},
+                {c.name: ledger.plan.stages[f"steer:{c.name}"].fingerprint for c in steered.cells},
+                {c.name: ledger.plan.n_blocks(c.model) for c in steered.cells},
+                steered.norms,
+                (analysis.seed, analysis.bootstraps),
+                str(layout.tables),
+                str(layout.figures),
+            )
+            ledger.finish(stage, started, found)
+
+
 def analysed_cells(plan: Plan, layout: Layout) -> list[tasks.AnalysedCell]:
     """Return every cell of a run with what its results are compared with."""
     return [

@@ -25,6 +25,8 @@ TASKS = {
     "dequantise": "engine.models:dequantise",
     "download": "engine.models:download",
     "initialise": "engine.models:initialise",
+    "steer-write": "engine.steering.writing:write_steered",
+    "steer-score": "engine.steering.scoring:score_steered",
     "read": "engine.reading.shards:read_shard",
     "write": "engine.generation.writing:write_corpora",
 }

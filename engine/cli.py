@@ -107,6 +107,24 @@ def analyze(
 
 
 @app.command()
+def steer(
+    manifests: Manifests,
+    root: Root = RUNS,
+    scheduler: Scheduler = None,
+    profile: ProfileFile = None,
+) -> None:
+    """Add directions to models while they write, and measure what that does."""
+    for manifest in manifests:
+        study = _load(manifest)
+        if study.steered is None:
+            from manifests.errors import InputError
+
+            what = "nothing is said of steering; add `steering: {}` for the defaults"
+            raise InputError(study.document.problem((), what))
+    _execute("steer", manifests, root, scheduler, profile)
+
+
+@app.command()
 def report(
     manifests: Manifests,
     to: Annotated[

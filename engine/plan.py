@@ -13,12 +13,13 @@ import analysis
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
+from engine.steering.conditions import n_measures, steered_layers
 from manifests.errors import InputError, Problem
-from manifests.resolve import Cell, Study, check_analysable
+from manifests.resolve import Cell, Steered, Study, check_analysable
 from manifests.schema import Checks, ModelEntry
 from store.corpus import Text, corpus_identity, corpus_size, read_corpus
 from store.exchange import read_texts
-from store.fingerprint import fingerprint, path_digest
+from store.fingerprint import file_digest, fingerprint, path_digest
 from store.journal import journal_fingerprint, journal_rows
 from store.layout import Layout
 from store.places import Place, there, total_size
@@ -35,6 +36,8 @@ VERSIONS = {
     "tables": 7,
     "figures": 5,
     "page": 2,
+    "steer": 1,
+    "effects": 1,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -42,6 +45,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "generate": ("generate", "import", "describe"),
     "extract": ("generate", "import", "describe", "extract"),
     "analyze": ("generate", "import", "describe", "extract", "words", "analyze", "tables"),
+    "steer": ("generate", "import", "extract", "steer", "effects"),
     "report": tuple(VERSIONS),
     "run": tuple(VERSIONS),
 }
@@ -60,6 +64,9 @@ FIGURES = (
     *("trajectories", "windows", "baselines", "cka", "cka_estimators", "valence_directions"),
     *("pca_map", "emotion_cosines", "activations"),
 )
+EFFECTS = ("steering", "steering_trends", "steered_texts", "transfer")
+"""Tables of steering."""
+EFFECT_FIGURES = ("dose_response", "transfer")
 
 
 LOOKS = Path(analysis.__file__).parent
@@ -155,6 +162,8 @@ class Plan:
                     require_fitting(study, cell.model, shape)
         self._add_corpora()
         self._add_cells()
+        if study.steered is not None:
+            self._add_steering(study.steered)
 
     def layers(self, model: str) -> list[int] | None:
         """Return the layers kept of a model, -1 first; None while its config is not here."""
@@ -163,6 +172,12 @@ class Plan:
             return [-1, *layers]
         shape = self.shapes[model]
         return None if shape is None else [-1, *range(shape.n_layers)]
+
+    def n_blocks(self, model: str) -> int:
+        """Return the number of a model's blocks, whose config is here."""
+        shape = self.shapes[model]
+        assert shape is not None
+        return shape.n_layers
 
     def inspect(self, layout: Layout) -> dict[str, Status]:
         """Look on disk and return every stage's status."""
@@ -313,6 +328,38 @@ class Plan:
         corpora = (self.corpus_stage(name) for name in manifest.corpora)
         self._add("page", "all", page, ("tables:all", "describe:all", *analyzed, *corpora))
 
+    def _add_steering(self, steered: Steered) -> None:
+        manifest, spec = self.study.manifest, steered.spec
+        for cell in steered.cells:
+            shape, entry = self.shapes[cell.model], manifest.models[cell.model]
+            kept = self.layers(cell.model)
+            lacking = [i for i in spec.layers or () if kept is not None and i not in kept]
+            if shape is not None and spec.layers is None:
+                lacking = [i for i in steered_layers(spec, shape.n_layers) if i not in kept or ()]
+            if lacking:
+                what = f"layer {lacking[0]} of {cell.model} is not extracted"
+                raise InputError(self.study.document.problem(("steering", "layers"), what))
+            settings = {
+                "model": self.models[cell.model],
+                "dtype": entry.dtype,
+                "scoring_dtype": manifest.extraction.dtype,
+                "chat_template_kwargs": entry.chat_template_kwargs,
+                "chat_template": steered.chat_templates.get(cell.model),
+                "prompts": vars(steered.prompts),
+                "norms": fingerprint(steered.norms.ratings),
+                "neutral_variance": manifest.analysis.neutral_variance,
+                **spec.model_dump(mode="json", exclude={"cells", "prompts", "norms"}),
+            }
+            self._add("steer", cell.name, settings, (f"extract:{cell.name}",))
+        effects = {
+            "cells": [cell.name for cell in steered.cells],
+            "norms": {steered.norms.name: fingerprint(steered.norms.ratings)},
+            "seed": manifest.analysis.seed,
+            "bootstraps": manifest.analysis.bootstraps,
+            "style": path_digest(STYLE),
+        }
+        self._add("effects", "all", effects, tuple(f"steer:{c.name}" for c in steered.cells))
+
     def random_twin(self, cell: Cell) -> str | None:
         """Return the model with random weights of a trained one's configuration on its corpus.
 
@@ -373,7 +420,11 @@ class Plan:
             and self._matches(stage, layout, record)
         ):
             return Status(stage, State.DONE, done, total, unit, size, record)
-        if stage.kind in ("generate", "extract") and done and self._counts(stage, layout, inputs):
+        if (
+            stage.kind in ("generate", "extract", "steer")
+            and done
+            and self._counts(stage, layout, inputs)
+        ):
             return Status(stage, State.PARTIAL, done, total, unit, size, None)
         stale = record is not None or done > 0
         state = State.STALE if stale else State.TODO
@@ -383,6 +434,9 @@ class Plan:
         """Tell whether the output on disk is the one that a record speaks of."""
         if stage.kind in ("generate", "import"):
             return record.identity == corpus_identity(layout.stories(stage.name))
+        if stage.kind == "steer":
+            file = layout.steering(stage.name)
+            return file.is_file() and record.identity == file_digest(file)
         if stage.kind in _FOLDERS:
             where = _FOLDERS[stage.kind](layout, stage.name)
             attributes = group_attributes(where) or {}
@@ -393,6 +447,9 @@ class Plan:
         """Tell whether unfinished output on disk belongs to this very stage."""
         if stage.kind == "generate":
             return journal_fingerprint(layout.journal(stage.name)) == self.journal_key(stage.name)
+        if stage.kind == "steer":
+            found = journal_fingerprint(layout.steering(stage.name))
+            return found == fingerprint(made_from(stage, inputs))
         attributes = group_attributes(layout.residuals(stage.name)) or {}
         return bool(attributes.get("made_from") == made_from(stage, inputs))
 
@@ -486,6 +543,23 @@ def _look_page(plan: Plan, stage: Stage, layout: Layout) -> Look:
     return _look_files([layout.page])
 
 
+def _look_steer(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    """Count rows: each text is written and judged, each condition scored."""
+    file, cell, steered = layout.steering(stage.name), plan.cell(stage.name), plan.study.steered
+    shape, layers = plan.shapes[cell.model], plan.layers(cell.model)
+    done = sum(1 for _ in journal_rows(file))
+    if shape is None or layers is None or steered is None:
+        return done, None, "measures", None
+    blocks = [layer for layer in layers if layer >= 0]
+    texts, conditions = n_measures(steered, shape.n_layers, blocks)
+    return done, 2 * texts + conditions, "measures", _size(file) if done else None
+
+
+def _look_effects(plan: Plan, stage: Stage, layout: Layout) -> Look:
+    figures = [layout.figures / f"{n}.{e}" for n in EFFECT_FIGURES for e in ("png", "pdf")]
+    return _look_files([*(layout.tables / f"{name}.csv" for name in EFFECTS), *figures])
+
+
 def _look_files(files: list[Path]) -> Look:
     made = [file for file in files if file.is_file()]
     return len(made), len(files), "files", sum(file.stat().st_size for file in made) or None
@@ -501,6 +575,8 @@ _LOOK = {
     "tables": _look_tables,
     "figures": _look_figures,
     "page": _look_page,
+    "steer": _look_steer,
+    "effects": _look_effects,
 }
 
 

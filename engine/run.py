@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from manifests.resolve import Study
 
 
-WITH_MODELS, WITHOUT_MODELS = ("generate", "extract"), ("words", "analyze")
+WITH_MODELS, WITHOUT_MODELS = ("generate", "extract", "steer"), ("words", "analyze")
 """Kinds of stages that a cluster does, where a profile names one."""
 
 
@@ -175,7 +175,13 @@ def _run(
 
 
 def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None:
-    from engine.analyses import analyse_cells, analyse_words, compare_cells, n_layers_to_analyse
+    from engine.analyses import (
+        analyse_cells,
+        analyse_words,
+        compare_cells,
+        compare_effects,
+        n_layers_to_analyse,
+    )
     from engine.corpora import bring_corpora, describe_corpora
     from engine.readings import read_cells
 
@@ -191,11 +197,17 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
             for ledger in ledgers:
                 analyse_words(ledger, analysts)
             analyse_cells(ledgers, analysts)
+    if "steer" in wanted:
+        from engine.steerings import steer_cells
+
+        steer_cells(ledgers, machines)
     machines.close_cluster()
     for ledger in ledgers:
         for kind in ("tables", "figures", "page"):
             if kind in wanted:
                 compare_cells(ledger, machines.here, kind)
+        if "effects" in wanted:
+            compare_effects(ledger, machines.here)
 
 
 def _fetch_models(job: Job, command: str, here: Workers) -> dict[str, str]:
@@ -213,7 +225,7 @@ def _fetch_models(job: Job, command: str, here: Workers) -> dict[str, str]:
     for status in job.pending(command):
         if status.stage.kind == "generate":
             needed[job.study.writing[status.stage.name].spec.model] = None
-        elif status.stage.kind == "extract":
+        elif status.stage.kind in ("extract", "steer"):
             needed[job.plan.cell(status.stage.name).model] = None
     folders = {}
     for model in needed:

@@ -264,6 +264,27 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
     return {**figures, "worker": get_worker().address}
 
 
+def steer(job: dict[str, Any]) -> dict[str, Any]:
+    """Have a cell's model write under every condition, then measure what needs no writing.
+
+    Args:
+        job: as `engine.steering.jobs` describes it, with `log`.
+    """
+
+    def on_event(event: dict[str, Any]) -> None:
+        _emit(StageProgress(event["stage"], event["done"], event["tokens"]))
+
+    found: dict[str, Any] = {}
+    for task in ("steer-write", "steer-score"):
+        key = f"{task}:{job['stage']}:{job['fingerprint']}"
+        try:
+            found[task] = _in_child(key, Path(job["log"]), task, job, on_event)
+        finally:
+            end_child(_mine.run.token)
+    written, scored = found["steer-write"], found["steer-score"]
+    return {**written, "texts": scored["texts"], "conditions": scored["conditions"]}
+
+
 def cell_figures(residuals: str, max_tokens: int) -> dict[str, Any]:
     """Return counts over a complete cell: texts, tokens read, texts cut, texts outside windows."""
     from store.residuals import open_residuals
@@ -428,6 +449,53 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
     for name, page in pages.items():
         write_text(Path(folder) / f"{name}.md", page)
     return {"files": len(files) + len(pages)}
+
+
+def write_effects(
+    journals: dict[str, str],
+    directions: dict[str, str],
+    fingerprints: dict[str, str],
+    blocks: dict[str, int],
+    norms: Norms,
+    draws: tuple[int, int],
+    tables: str,
+    figures: str,
+) -> dict[str, Any]:
+    """Write the tables and draw the figures of steering.
+
+    Args:
+        journals: of each cell.
+        directions: file of each cell's directions.
+        fingerprints: of each cell's stage.
+        blocks: of each cell's model.
+        norms: that rate words.
+        draws: seed and number of the draws of prompts.
+        tables: folder for tables.
+        figures: folder for figures.
+    """
+    from safetensors.numpy import load_file
+
+    from analysis.effects import SteeredCell, direction_cosines, effect_tables
+    from analysis.figures import save_figures
+    from analysis.figures.steering import effect_figures
+    from store.journal import read_journal
+    from store.results import write_tables as write
+
+    cells = []
+    for name, journal in journals.items():
+        model, _, corpus = name.partition("@")
+        found = load_file(directions[name])
+        layers = [int(layer) for layer in found.pop("layer")]
+        cosines = {
+            key.removeprefix("direction."): (layers, direction_cosines(rows.astype(float)))
+            for key, rows in found.items()
+        }
+        rows = list(read_journal(Path(journal)))
+        cells.append(SteeredCell(model, corpus, blocks[name], rows, cosines, fingerprints[name]))
+    made = effect_tables(cells, norms, *draws)
+    files = write(Path(tables), made)
+    drawn = save_figures(Path(figures), effect_figures(made))
+    return {"files": len(files) + len(drawn)}
 
 
 def draw_figures(cells: list[AnalysedCell], folder: str) -> dict[str, Any]:

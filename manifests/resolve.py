@@ -95,12 +95,14 @@ class Steered:
         prompts: what models are given.
         cells: whose directions are used.
         norms: that rate directions and words.
+        chat_templates: of models whose entry names one, by model.
     """
 
     spec: Steering
     prompts: SteeringPrompts
     cells: tuple[Cell, ...]
     norms: Norms
+    chat_templates: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -249,13 +251,20 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
         raise InputError(document.problem((*path, "neutral"), what))
     emotions = read_words(spec.emotions, "emotions", base, document, (*path, "emotions"))
     prompts = read_prompts(spec.prompts, base, document, (*path, "prompts"))
-    template = None
-    if (file := manifest.models[spec.model].chat_template) is not None:
-        where: KeyPath = ("models", spec.model, "chat_template")
-        if not (base / file).is_file():
-            raise InputError(document.problem(where, f"no such file: {base / file}"))
-        template = read_text(base / file, 1 << 20)
+    template = _chat_template(spec.model, manifest, document)
     return Writing(spec, emotions, topics, neutral, prompts, template)
+
+
+def _chat_template(model: str, manifest: Manifest, document: Document) -> str | None:
+    """Return the chat template that a model's entry names, None for the tokenizer's own."""
+    file = manifest.models[model].chat_template
+    if file is None:
+        return None
+    found = document.file.parent / file
+    if not found.is_file():
+        what = f"no such file: {found}"
+        raise InputError(document.problem(("models", model, "chat_template"), what))
+    return read_text(found, 1 << 20)
 
 
 def _resolve_importing(
@@ -322,7 +331,9 @@ def _resolve_steering(
                 refuse(("directions",), f"{what}; {_known(name, (*AXES, *known_emotions)[:20])}")
     if len(problems) > before or not rated:
         return None
-    return Steered(spec, prompts, tuple(wanted), rated[0])
+    templates = {c.model: _chat_template(c.model, manifest, document) for c in wanted}
+    found = {model: template for model, template in templates.items() if template is not None}
+    return Steered(spec, prompts, tuple(wanted), rated[0], found)
 
 
 def _resolve_cells(

@@ -112,6 +112,14 @@ class Layout:
         """Return a cell's results."""
         return self._large("cells", cell, "analysis.zarr")
 
+    def steering(self, cell: str) -> Path:
+        """Return the journal of what a cell's model wrote and was found to be while steered."""
+        return self.run / "cells" / cell / "steering.jsonl"
+
+    def steering_directions(self, cell: str) -> Path:
+        """Return the unit directions that a cell's model is steered with."""
+        return self.run / "cells" / cell / "steering.safetensors"
+
     def _large(self, *parts: str) -> Place:
         where: Place = self.run if self.far_run is None else self.far_run
         for part in parts:

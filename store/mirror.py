@@ -19,6 +19,8 @@ MADE = {
     "import": ("corpora/{name}/stories.parquet",),
     "describe": ("tables/corpora.csv", "tables/corpus_emotions.csv", "corpora/*/flagged.csv"),
     "tables": ("tables/*.csv", "tables/*.md"),
+    "steer": ("cells/{name}/steering.jsonl", "cells/{name}/steering.safetensors"),
+    "effects": ("tables/steer*.csv", "tables/transfer.csv", "figures/*"),
     "figures": ("figures/*",),
     "page": ("report/index.html",),
 }

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.words import runs, words_of
+from analysis.words import repeated_share, runs, words_of
 from engine.generation.checks import (
     Source,
     find_flaws,
     first_flaw,
     instruction_runs,
-    repeated_share,
 )
 from engine.generation.duplicates import Duplicate, jaccard, near_duplicates, shingles
 from engine.generation.replies import judge, split_reply

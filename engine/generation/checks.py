@@ -10,13 +10,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from analysis.words import find_inflections, narration, runs, words_of
+from analysis.words import (
+    LOOP_WORDS,
+    find_inflections,
+    narration,
+    repeated_share,
+    runs,
+    words_of,
+)
 from manifests.schema import Checks, TextCheck
 
 CHECKS_VERSION = 2
 """Goes up when a check comes to another verdict under the same thresholds."""
 
-LOOP_WORDS = 5
 ECHO_WORDS = 8
 OPENING = 240
 """Characters of narration at a text's beginning where refusals and thinking aloud show."""
@@ -190,13 +196,6 @@ def _repetition(text: str, source: Source) -> str:
     if share <= source.checks.max_repetition:
         return ""
     return f"{share:.2f} of its {LOOP_WORDS}-word runs stand in it before"
-
-
-def repeated_share(text: str) -> float:
-    """Return the share of a text's 5-word runs that stand in it before, 0 below 5 words."""
-    words = words_of(text)
-    total = len(words) - LOOP_WORDS + 1
-    return 1 - len(set(runs(words, LOOP_WORDS))) / total if total > 0 else 0.0
 
 
 def _leak(text: str, source: Source) -> str:

@@ -61,6 +61,8 @@ class Replicas:
         model: dict[str, Any],
         environments: list[dict[str, str]],
         next_ask: Callable[[], Ask | None],
+        settings: dict[str, Any] | None = None,
+        prepare: Callable[[Any], None] = lambda llm: None,
     ):
         """Start the engines one after another; each begins to work as soon as it is up.
 
@@ -68,8 +70,11 @@ class Replicas:
             model: folder, context and vLLM settings.
             environments: environment variables of each copy.
             next_ask: returns the next request, or None when there is none for now.
+            settings: of vLLM, beyond what the model says.
+            prepare: called with each `LLM` before its first request.
         """
-        self._model, self._next_ask = model, next_ask
+        self._settings = {**engine_settings(model), **(settings or {})}
+        self._next_ask, self._prepare = next_ask, prepare
         self._asking = threading.Condition()
         self._replies: queue.Queue[Reply | BaseException] = queue.Queue()
         self._starting = threading.Lock()
@@ -133,6 +138,7 @@ class Replicas:
         llm = None
         try:
             llm = self._start(environment)
+            self._prepare(llm)
             engine = llm.llm_engine
             self.ready = self.ready or time.monotonic()
             seats = engine.vllm_config.scheduler_config.max_num_seqs
@@ -178,7 +184,7 @@ class Replicas:
             before = {name: os.environ.get(name) for name in environment}
             os.environ.update(environment)
             try:
-                llm = LLM(**engine_settings(self._model))
+                llm = LLM(**self._settings)
             finally:
                 for name, value in before.items():
                     if value is None:

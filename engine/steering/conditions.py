@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from analysis.effects import RANDOM
+from manifests.resolve import Steered
 from manifests.schema import Steering
 from manifests.steering import SteeringPrompts
 
-UNIT_PREFIX = "random-"
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 """Where a model is steered when the manifest names no layers."""
 
@@ -65,12 +66,7 @@ def steered_layers(spec: Steering, n_layers: int) -> list[int]:
 
 def random_names(spec: Steering) -> list[str]:
     """Return the names of the random directions."""
-    return [f"{UNIT_PREFIX}{number}" for number in range(spec.random)]
-
-
-def is_random(direction: str) -> bool:
-    """Tell a random direction by its name."""
-    return direction.startswith(UNIT_PREFIX) and direction[len(UNIT_PREFIX) :].isdigit()
+    return [f"{RANDOM}{number}" for number in range(spec.random)]
 
 
 def written_conditions(spec: Steering, layers: Sequence[int]) -> list[Condition]:
@@ -165,3 +161,11 @@ def requests(
         for opening in openings(prompts):
             for condition in conditions:
                 yield Request(condition, opening, sample)
+
+
+def n_measures(steered: Steered, n_layers: int, blocks: Sequence[int]) -> tuple[int, int]:
+    """Return how many texts a cell's steering writes, and how many conditions it scores."""
+    layers = steered_layers(steered.spec, n_layers)
+    n_prompts = len(steered.prompts.continuations) + len(steered.prompts.questions)
+    texts = len(written_conditions(steered.spec, layers)) * n_prompts * steered.spec.samples
+    return texts, len(scored_conditions(steered.spec, layers, blocks))

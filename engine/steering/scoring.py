@@ -1,0 +1,157 @@
+"""Measures without sampling, in a child process: log-odds by condition, perplexity by text.
+
+Log-odds: log P(any positive end) - log P(any negative end) behind a beginning of a report about the
+speaker's own feeling. Preference: log P(pleasant) - log P(unpleasant) as the end of a sentence that
+names both, mean over both orders. Perplexity: how the model as it is finds what was written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.steering.addition import Addition
+from engine.steering.conditions import Condition, openings
+from engine.steering.jobs import (
+    JUDGED,
+    SCORED,
+    WRITTEN,
+    OpeningEncoder,
+    addition_of,
+    conditions_of,
+    prompts_of,
+    spec_of,
+)
+from engine.steering.model import SteeredModel
+from manifests.steering import SteeringPrompts
+from store.journal import Journal, read_journal
+
+OnEvent = Callable[[dict[str, Any]], None]
+TEXTS_AT_ONCE = 64
+CONDITIONS_AT_ONCE = 64
+
+
+def score_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Score every condition, and judge every text, that the journal lacks.
+
+    Args:
+        job: as `engine.steering.jobs` describes it.
+        on_event: called with {stage, done, tokens} on the way.
+
+    Returns:
+        `conditions` scored and `texts` judged.
+    """
+    spec, model, file = spec_of(job), job["model"], Path(job["journal"])
+    with Journal(file, job["fingerprint"]) as journal:
+        rows = list(read_journal(file))
+        scored = {row["key"] for row in rows if row["row"] == SCORED}
+        judged = {row["text"] for row in rows if row["row"] == JUDGED}
+        texts = [row for row in rows if row["row"] == WRITTEN]
+        todo = [c for c in conditions_of(job, "scored") if c.key not in scored]
+        unread = [row for row in texts if row["text"] not in judged]
+        if not (todo or unread):
+            return {"conditions": 0, "texts": 0}
+        encoder = OpeningEncoder(model)
+        steered = SteeredModel(
+            model["folder"],
+            job["scoring_dtype"],
+            model["trust_remote_code"],
+            model["tensor_parallel_size"],
+            job["directions"],
+            spec.steer_prompt,
+        )
+        done, told = len(texts) + len(scored) + len(judged), 0.0
+        for row in _every_row(job, steered, encoder, todo, unread):
+            journal.append(row)
+            done += 1
+            if time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                on_event({"stage": job["stage"], "done": done, "tokens": 0})
+    return {"conditions": len(todo), "texts": len(unread)}
+
+
+def _every_row(
+    job: dict[str, Any],
+    steered: SteeredModel,
+    encoder: OpeningEncoder,
+    todo: Sequence[Condition],
+    unread: Sequence[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    prompts = prompts_of(job)
+    measures = Measures(steered, encoder, prompts)
+    for first in range(0, len(todo), CONDITIONS_AT_ONCE):
+        conditions = todo[first : first + CONDITIONS_AT_ONCE]
+        additions = [addition_of(job, condition) for condition in conditions]
+        log_odds, preference = measures.log_odds(additions), measures.preferences(additions)
+        for number, condition in enumerate(conditions):
+            yield {
+                "row": SCORED,
+                "key": condition.key,
+                "condition": condition.json(),
+                "log_odds": log_odds[number].tolist(),
+                "preference": preference[number].tolist(),
+            }
+    beginnings = {opening.id: encoder.encode(opening) for opening in openings(prompts)}
+    for first in range(0, len(unread), TEXTS_AT_ONCE):
+        batch = unread[first : first + TEXTS_AT_ONCE]
+        replies = [encoder.plain(row["reply"]) for row in batch]
+        found = steered.text_log_probabilities([beginnings[r["prompt"]] for r in batch], replies)
+        for row, value, tokens in zip(batch, found, replies, strict=True):
+            yield {
+                "row": JUDGED,
+                "text": row["text"],
+                "nll": None if np.isnan(value) else -float(value),
+                "tokens": len(tokens),
+            }
+
+
+class Measures:
+    """What is measured of a model without having it write."""
+
+    def __init__(self, steered: SteeredModel, encoder: OpeningEncoder, prompts: SteeringPrompts):
+        """Encode the prompts.
+
+        Raises:
+            ValueError: the tokenizer joins a beginning and an end.
+        """
+        self._steered = steered
+        self._reports = [
+            (
+                encoder.text(beginning),
+                [encoder.end(beginning, e) for e in (*prompts.positive, *prompts.negative)],
+            )
+            for beginning in prompts.self_report
+        ]
+        self._n_positive = len(prompts.positive)
+        self._choices = []
+        for pair in prompts.preferences:
+            for first, second in (pair, pair[::-1]):
+                sentence = prompts.preference.format(first=first.strip(), second=second.strip())
+                ends = [encoder.end(sentence, end) for end in pair]
+                self._choices.append((encoder.text(sentence), ends))
+
+    def log_odds(self, additions: Sequence[Addition | None]) -> np.ndarray:
+        """Return log-odds of positive against negative ends, [addition, beginning], in nats."""
+        found = []
+        for beginning, ends in self._reports:
+            logp = self._steered.log_probabilities(beginning, ends, additions)
+            positive, negative = logp[:, : self._n_positive], logp[:, self._n_positive :]
+            found.append(_log_sum(positive) - _log_sum(negative))
+        return np.stack(found, axis=1)
+
+    def preferences(self, additions: Sequence[Addition | None]) -> np.ndarray:
+        """Return how much likelier the pleasant choice is, [addition, pair], in nats."""
+        found = []
+        for sentence, ends in self._choices:
+            logp = self._steered.log_probabilities(sentence, ends, additions)
+            found.append(logp[:, 0] - logp[:, 1])
+        by_order = np.stack(found, axis=1).reshape(len(additions), -1, 2)
+        return np.asarray(by_order.mean(axis=2))
+
+
+def _log_sum(logp: np.ndarray) -> np.ndarray:
+    return np.asarray(np.logaddexp.reduce(logp, axis=1))
