@@ -143,7 +143,8 @@ def measured(rows: Iterable[dict[str, Any]], texts: pd.DataFrame) -> Values:
     for row in rows:
         if row["row"] == "scored":
             for name in ("log_odds", "preference"):
-                found[name][_condition(row)] = np.array(row[name], dtype=float)
+                if row[name] is not None:
+                    found[name][_condition(row)] = np.array(row[name], dtype=float)
     written = [name for name in MEASURES if name in texts.columns]
     prompts = sorted(texts["prompt"].unique())
     for where, group in texts.groupby(WHERE, sort=False):

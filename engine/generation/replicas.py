@@ -50,7 +50,12 @@ class Reply:
     text: str
     finish_reason: str
     prompt_tokens: int
-    output_tokens: int
+    tokens: tuple[int, ...]
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the reply."""
+        return len(self.tokens)
 
 
 class Replicas:
@@ -234,5 +239,5 @@ def _reply(output: Any) -> Reply:
         text=made.text,
         finish_reason=str(made.finish_reason),
         prompt_tokens=len(output.prompt_token_ids or ()),
-        output_tokens=len(made.token_ids),
+        tokens=tuple(int(token) for token in made.token_ids),
     )

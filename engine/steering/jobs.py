@@ -108,13 +108,13 @@ class OpeningEncoder:
             )
         return whole[len(before) :]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def plain(self, text: str) -> list[int]:
-        """Return the token ids of a text without special tokens."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+    def decode(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """Return the text that token ids add to a prompt, special tokens left out."""
+        before, whole = (
+            self._tokenizer.decode(list(given), skip_special_tokens=True)
+            for given in (prompt, [*prompt, *ids])
+        )
+        return str(whole[len(before) :])
 
     def stop_tokens(self) -> set[int]:
         """Return the tokens that end a reply: the tokenizer's and the generation config's."""

@@ -82,23 +82,26 @@ def _every_row(
     unread: Sequence[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     prompts = prompts_of(job)
-    measures = Measures(steered, encoder, prompts)
+    measures, written = Measures(steered, encoder, prompts), set(conditions_of(job, "written"))
     for first in range(0, len(todo), CONDITIONS_AT_ONCE):
         conditions = todo[first : first + CONDITIONS_AT_ONCE]
         additions = [addition_of(job, condition) for condition in conditions]
-        log_odds, preference = measures.log_odds(additions), measures.preferences(additions)
+        log_odds = measures.log_odds(additions)
+        chosen = [number for number, c in enumerate(conditions) if c in written]
+        preference = measures.preferences([additions[number] for number in chosen])
+        by_number = dict(zip(chosen, preference.tolist(), strict=True))
         for number, condition in enumerate(conditions):
             yield {
                 "row": SCORED,
                 "key": condition.key,
                 "condition": condition.json(),
                 "log_odds": log_odds[number].tolist(),
-                "preference": preference[number].tolist(),
+                "preference": by_number.get(number),  # of conditions that texts are written under
             }
     beginnings = {opening.id: encoder.encode(opening) for opening in openings(prompts)}
     for first in range(0, len(unread), TEXTS_AT_ONCE):
         batch = unread[first : first + TEXTS_AT_ONCE]
-        replies = [encoder.plain(row["reply"]) for row in batch]
+        replies = [row["tokens"] for row in batch]
         found = steered.text_log_probabilities([beginnings[r["prompt"]] for r in batch], replies)
         for row, value, tokens in zip(batch, found, replies, strict=True):
             yield {
@@ -145,6 +148,8 @@ class Measures:
 
     def preferences(self, additions: Sequence[Addition | None]) -> np.ndarray:
         """Return how much likelier the pleasant choice is, [addition, pair], in nats."""
+        if not additions:
+            return np.zeros((0, len(self._choices) // 2))
         found = []
         for sentence, ends in self._choices:
             logp = self._steered.log_probabilities(sentence, ends, additions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def write_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
                 started = time.monotonic()
                 continue
             journal.append(row)
-            tokens += row["output_tokens"]
+            tokens += len(row["tokens"])
             if time.monotonic() - told > EVENT_SECONDS or number > len(todo):
                 told = time.monotonic()
                 on_event({"stage": job["stage"], "done": len(done) + number - 1, "tokens": tokens})
@@ -64,7 +64,9 @@ def write_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     return {"texts": len(todo), "output_tokens": tokens, "tokens_per_second": rate}
 
 
-def _row(request: Request, seed: int, text: str, ended: str, n_tokens: int) -> dict[str, Any]:
+def _row(
+    request: Request, seed: int, text: str, ended: str, tokens: Sequence[int]
+) -> dict[str, Any]:
     return {
         "row": WRITTEN,
         "text": request.key,
@@ -74,7 +76,7 @@ def _row(request: Request, seed: int, text: str, ended: str, n_tokens: int) -> d
         "seed": seed,
         "reply": text,
         "finish_reason": ended,
-        "output_tokens": n_tokens,
+        "tokens": list(tokens),
     }
 
 
@@ -156,7 +158,7 @@ def _by_vllm(
                 request.seed(spec.seed),
                 reply.text,
                 reply.finish_reason,
-                reply.output_tokens,
+                reply.tokens,
             )
 
 
@@ -187,5 +189,5 @@ def _by_reference(
             (spec.temperature, spec.top_p, seed),
         )
         ended = "stop" if made[-1] in stop else "length"
-        text = asking.encoder.decode(made)
-        yield _row(request, seed, text, ended, len(made))
+        text = asking.encoder.decode(asking.prompt(request.opening), made)
+        yield _row(request, seed, text, ended, made)
