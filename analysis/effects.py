@@ -185,7 +185,7 @@ def effects(values: Values, seed: int, draws: int) -> pd.DataFrame:
 
 
 def trends(values: Values, seed: int, draws: int) -> pd.DataFrame:
-    """Return how each measure moves with strength, for each direction where it was found.
+    """Return how each measure moves with strength, for each direction added where it was found.
 
     Returns:
         Columns direction, layer, measure, `n` (prompts with a value at every strength), `slope`
@@ -198,7 +198,7 @@ def trends(values: Values, seed: int, draws: int) -> pd.DataFrame:
     for measure, by_condition in values.items():
         curves: dict[tuple[str, int], list[float]] = {}
         for direction, source, target, strength in by_condition:
-            if direction and source == target:
+            if (direction, source, target, strength) in values["words"] and source == target != -1:
                 curves.setdefault((direction, target), []).append(strength)
         slopes: dict[tuple[str, int], float] = {}
         rows = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.device import has_gpu
 
-PARTS = ("generation", "extraction", "analysis", "storage", "machines")
+PARTS = ("generation", "extraction", "analysis", "storage", "machines", "steering")
 
 
 def commands(
@@ -41,6 +41,7 @@ def commands(
         "analysis": ["--layers", "8", "--width", "4096"],
         "storage": ["--texts", "512", *(["--root", root] if root else [])],
         "machines": ["--texts", "2048"],
+        "steering": ["--requests", "512" if large else "128", *of_model],
     }
     found = []
     for part in parts:

@@ -247,7 +247,8 @@ def bench(
     part: Annotated[
         str,
         typer.Argument(
-            metavar="[PART]", help="generation, extraction, analysis, storage, machines, or all."
+            metavar="[PART]",
+            help="generation, extraction, analysis, storage, machines, steering, or all.",
         ),
     ] = "all",
     model: Annotated[
@@ -331,7 +332,11 @@ def _execute(
             console.print(f"\n{study.manifest.name}", style="bold")
         if command in ("run", "report", "analyze"):
             print_results(console, Plan(study), layout)
-        if command in ("run", "report"):
+        if study.steered is not None and command in ("run", "report", "steer"):
+            from engine.steering.summary import print_steering
+
+            print_steering(console, layout)
+        if command in ("run", "report", "steer"):
             print_outputs(console, layout)
     if not any(outcome.done for outcome in outcomes):
         stages = sum(len(outcome.skipped) for outcome in outcomes)

@@ -317,7 +317,8 @@ def print_outputs(console: Console, layout: Layout) -> None:
     there = [("page", [layout.page] if layout.page.is_file() else [])]
     there += [("pictures", pictures), ("tables, to read (md) and to use", tables)]
     for title, files in there:
-        console.print(f"\n{title}")
+        if files:
+            console.print(f"\n{title}")
         for file in files:
             console.print(f"  {_shown(file)}", markup=False, highlight=False, soft_wrap=True)
 

@@ -74,6 +74,9 @@ def model_needs(plan: Plan, stages: Collection[str]) -> list[Need]:
             for corpus, writing in plan.study.writing.items()
             if writing.spec.model == name and f"generate:{corpus}" in stages
         ]
+        steered = plan.study.steered
+        if steered and any(c.model == name and f"steer:{c.name}" in stages for c in steered.cells):
+            written.append(steered.spec.max_new_tokens + PROMPT)
         if written:
             found.append(need(name, size, True, manifest.models[name].dtype, max(written)))
         if any(c.model == name and f"extract:{c.name}" in stages for c in plan.study.cells):
@@ -82,7 +85,7 @@ def model_needs(plan: Plan, stages: Collection[str]) -> list[Need]:
     return found
 
 
-MODEL = ("generate", "extract")
+MODEL = ("generate", "extract", "steer")
 """Kinds of stages that a model does."""
 
 PROMPT = 300

@@ -16,6 +16,7 @@ from typing import Any
 from engine.costs.architecture import Architecture
 from engine.models import tokenizer_at_hand
 from engine.plan import Plan, State, Status
+from engine.steering.conditions import n_measures
 from manifests.resolve import Writing
 from store.corpus import Text, iter_texts
 from store.exchange import read_texts
@@ -80,6 +81,8 @@ def workloads(
             found.append(_writing(plan, layout, status, sizes))
         elif status.stage.kind == "extract":
             found.append(_reading(plan, layout, status, sizes, words))
+        elif status.stage.kind == "steer":
+            found.append(_steering(plan, status, sizes))
     return found
 
 
@@ -182,6 +185,41 @@ def _reading(
         flops,
         source,
     )
+
+
+def _steering(plan: Plan, status: Status, sizes: dict[str, Architecture | None]) -> Work:
+    """Texts of full length, each read once more, and every end behind every beginning."""
+    model, steered = plan.cell(status.stage.name).model, plan.study.steered
+    assert steered is not None
+    dtype, size, layers = plan.study.manifest.models[model].dtype, sizes[model], plan.layers(model)
+    if size is None or layers is None:
+        return Work(status.stage.id, model, dtype, True, None, None, None, None, "expected")
+    prompts = steered.prompts
+    texts, conditions = n_measures(steered, size.n_layers, [i for i in layers if i >= 0])
+    openings = [*prompts.continuations, *prompts.questions]
+    given = texts * sum(_tokens_of(text) for text in openings) / len(openings)
+    output = float(texts * steered.spec.max_new_tokens)
+    ends = sum(_tokens_of(end) for end in (*prompts.positive, *prompts.negative))
+    scored = conditions * len(prompts.self_report) * ends
+    record = status.record.figures if status.record is not None else {}
+    if "output_tokens" in record:
+        output = float(record["output_tokens"])
+    read, length = 2 * given + output + scored, (given + output) / texts
+    return Work(
+        status.stage.id,
+        model,
+        dtype,
+        True,
+        texts,
+        read + output,
+        output,
+        size.read_flops(read, length) + size.write_flops(output, length),
+        "done" if record else "expected",
+    )
+
+
+def _tokens_of(text: str) -> float:
+    return len(text.split()) * TOKENS_A_WORD
 
 
 def _texts(plan: Plan, layout: Layout, corpus: str) -> Iterable[Text] | None:

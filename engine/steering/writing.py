@@ -27,6 +27,13 @@ from store.journal import Journal, read_journal
 OnEvent = Callable[[dict[str, Any]], None]
 EVENT_SECONDS = 0.5
 
+ENGINE: dict[str, Any] = {
+    "enforce_eager": True,  # hooks are not part of a captured graph
+    "enable_prefix_caching": False,  # a steered prompt's keys and values are its own
+    "worker_extension_cls": "engine.steering.vllm_worker.SteeredStream",
+}
+"""vLLM's settings for steering, beyond what a model's entry says."""
+
 
 def write_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Write every text that the journal lacks.
@@ -134,16 +141,11 @@ def _by_vllm(
     )
     longest = max(len(asking.prompt(request.opening)) for request in todo)
     model = {**model, "context": longest + spec.max_new_tokens}
-    settings = {
-        "enforce_eager": True,  # hooks are not part of a captured graph
-        "enable_prefix_caching": False,  # a steered prompt's keys and values are its own
-        "worker_extension_cls": "engine.steering.vllm_worker.SteeredStream",
-    }
 
     def prepare(llm: Any) -> None:
         llm.collective_rpc("emovec_steer", args=(job["directions"],))
 
-    with closing(Replicas(model, environments, next_ask, settings, prepare)) as replicas:
+    with closing(Replicas(model, environments, next_ask, ENGINE, prepare)) as replicas:
         up = False
         for _ in todo:
             reply = None
