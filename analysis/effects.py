@@ -236,7 +236,7 @@ def transfers(
     seed: int,
     draws: int,
 ) -> pd.DataFrame:
-    """Return what a direction of one layer does at another.
+    """Return what a direction of one layer does at another, and in its own place.
 
     Returns:
         Columns direction, source_layer, layer, strength, measure, `n` prompts, `effect` with `low`
@@ -244,8 +244,11 @@ def transfers(
         directions of the two layers.
     """
     out = []
+    moved = {(d, s) for at in values.values() for d, source, target, s in at if source != target}
     for measure, by_condition in values.items():
         for direction, source, target, strength in by_condition:
+            if (direction, strength) not in moved:
+                continue
             opposite = (direction, source, target, -strength)
             if not direction or strength <= 0 or opposite not in by_condition:
                 continue

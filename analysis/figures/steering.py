@@ -27,7 +27,7 @@ SHOWN = {
 
 @styled
 def dose_response(steering: pd.DataFrame) -> Figure:
-    """Draw each measure over strength: a row for each cell and direction, a line for each layer.
+    """Draw each measure's change over strength: a row for each cell and direction, a line a layer.
 
     Bands are intervals over prompts. Grey lines are random directions of the same length, at every
     layer.
@@ -46,11 +46,11 @@ def dose_response(steering: pd.DataFrame) -> Figure:
     axes = figure.subplots(max(1, len(rows)), len(SHOWN), squeeze=False, sharex=True)
     layers: list[int] = sorted({int(i) for i in steered["layer"] if i >= 0})
     colour = {layer: _shade(at, len(layers)) for at, layer in enumerate(layers)}
-    for line, (model, corpus, direction) in zip(axes, rows, strict=False):
+    for row, (line, (model, corpus, direction)) in enumerate(zip(axes, rows, strict=False)):
         cell = steered[(steered["model"] == model) & (steered["corpus"] == corpus)]
         for ax, (measure, name) in zip(line, SHOWN.items(), strict=True):
             _curves(ax, cell[cell["measure"] == measure], direction, colour)
-            if line is axes[0]:
+            if row == 0:
                 ax.set_title(name)
         line[0].set_ylabel(f"{direction}\n{model}\n@{corpus}")
     for ax in axes[-1]:
@@ -61,7 +61,8 @@ def dose_response(steering: pd.DataFrame) -> Figure:
     ]
     marks.append(entry("random directions", color="0.7", linestyle="-"))
     figure.legend(handles=marks, ncols=len(marks), loc="outside lower left")
-    settle(figure, "Steering; strength in units of the mean norm of a token's residual")
+    title = "Change by steering; strength in units of the mean norm of a token's residual"
+    settle(figure, title)
     return figure
 
 
@@ -110,13 +111,19 @@ def _curves(ax: Axes, cell: pd.DataFrame, direction: str, colour: dict[int, Any]
         if name != direction and not is_random(str(name)):
             continue
         line = pd.concat([base, found]).sort_values("strength")
+        line = line.fillna({"change_low": line["change"], "change_high": line["change"]})
         if is_random(str(name)):
-            ax.plot(line["strength"], line["mean"], color="0.75", linewidth=0.6, zorder=1)
+            ax.plot(line["strength"], line["change"], color="0.75", linewidth=0.6, zorder=1)
             continue
         shade = colour[int(str(layer))]
-        ax.plot(line["strength"], line["mean"], color=shade, marker="o", markersize=3, zorder=3)
+        ax.plot(line["strength"], line["change"], color=shade, marker="o", markersize=3, zorder=3)
         ax.fill_between(
-            line["strength"], line["low"], line["high"], color=shade, alpha=0.12, linewidth=0
+            line["strength"],
+            line["change_low"],
+            line["change_high"],
+            color=shade,
+            alpha=0.12,
+            linewidth=0,
         )
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
 
