@@ -1,7 +1,7 @@
 """What steering does: by condition against no steering, over strengths, and between layers.
 
-Prompts are what is drawn anew for every interval: each counts once, with the mean of its samples,
-and always beside itself without steering. A measure that a text does not have (no rated word, no
+Intervals are over prompts (Student's, 95 %): each counts once, with the mean of its samples, and
+always beside itself without steering. A measure that a text does not have (no rated word, no
 word at all) is NaN and leaves that prompt out of it, which `n` shows.
 """
 
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from numpy import ndarray
 from scipy.stats import page_trend_test, spearmanr
+from scipy.stats import t as student_t
 
 from analysis.corpus import story_ratings
 from analysis.words import repeated_share, words_of
@@ -65,16 +66,12 @@ class SteeredCell:
     fingerprint: str
 
 
-def effect_tables(
-    cells: Sequence[SteeredCell], norms: Norms, seed: int, draws: int
-) -> dict[str, pd.DataFrame]:
+def effect_tables(cells: Sequence[SteeredCell], norms: Norms) -> dict[str, pd.DataFrame]:
     """Return every table of steering.
 
     Args:
         cells: what was measured.
         norms: that rate the words written.
-        seed: of the draws of prompts.
-        draws: behind each interval.
 
     Returns:
         `steering`: a row for each condition and measure. `steering_trends`: over strengths.
@@ -85,9 +82,9 @@ def effect_tables(
         texts = written_texts(cell.rows, norms)
         values = measured(cell.rows, texts)
         tables = {
-            "steering": effects(values, seed, draws),
-            "steering_trends": trends(values, seed, draws),
-            "transfer": transfers(values, cell.cosines, seed, draws),
+            "steering": effects(values),
+            "steering_trends": trends(values),
+            "transfer": transfers(values, cell.cosines),
             "steered_texts": texts,
         }
         about = {"model": cell.model, "corpus": cell.corpus}
@@ -154,7 +151,7 @@ def measured(rows: Iterable[dict[str, Any]], texts: pd.DataFrame) -> Values:
     return found
 
 
-def effects(values: Values, seed: int, draws: int) -> pd.DataFrame:
+def effects(values: Values) -> pd.DataFrame:
     """Return mean and change against no steering of each measure under each condition.
 
     Returns:
@@ -167,13 +164,12 @@ def effects(values: Values, seed: int, draws: int) -> pd.DataFrame:
         if UNSTEERED not in by_condition:
             continue
         base_P = by_condition[UNSTEERED]
-        drawn_BP = _draws(len(base_P), seed, draws)
         for where, value_P in by_condition.items():
             if where not in written:
                 continue
             change_P = value_P - base_P
-            mean, low, high = _interval(value_P, drawn_BP)
-            change, change_low, change_high = _interval(change_P, drawn_BP)
+            mean, low, high = _interval(value_P)
+            change, change_low, change_high = _interval(change_P)
             if where == UNSTEERED:
                 change_low = change_high = np.nan
             out.append(
@@ -184,7 +180,7 @@ def effects(values: Values, seed: int, draws: int) -> pd.DataFrame:
     return pd.DataFrame(out, columns=columns)
 
 
-def trends(values: Values, seed: int, draws: int) -> pd.DataFrame:
+def trends(values: Values) -> pd.DataFrame:
     """Return how each measure moves with strength, for each direction added where it was found.
 
     Returns:
@@ -215,7 +211,7 @@ def trends(values: Values, seed: int, draws: int) -> pd.DataFrame:
             )
             whole_PS = value_PS[np.isfinite(value_PS).all(axis=1)]
             slope_P = _slopes(whole_PS, strengths)
-            slope, low, high = _interval(slope_P, _draws(len(slope_P), seed, draws))
+            slope, low, high = _interval(slope_P)
             slopes[direction, layer] = slope
             rho, p = _monotone(whole_PS, strengths)
             rows.append((direction, layer, measure, len(whole_PS), slope, low, high, rho, p))
@@ -233,8 +229,6 @@ def trends(values: Values, seed: int, draws: int) -> pd.DataFrame:
 def transfers(
     values: Values,
     cosines: dict[str, tuple[list[int], Float64[ndarray, "layer layer"]]],
-    seed: int,
-    draws: int,
 ) -> pd.DataFrame:
     """Return what a direction of one layer does at another, and in its own place.
 
@@ -257,7 +251,7 @@ def transfers(
             half_P = (
                 by_condition[direction, source, target, strength] - by_condition[opposite]
             ) / 2
-            effect, low, high = _interval(half_P, _draws(len(half_P), seed, draws))
+            effect, low, high = _interval(half_P)
             layers, grid = cosines[direction]
             cosine = float(grid[layers.index(source), layers.index(target)])
             n = int(np.isfinite(half_P).sum())
@@ -284,23 +278,14 @@ def is_random(direction: str) -> bool:
     return direction.startswith(RANDOM)
 
 
-def _draws(n: int, seed: int, draws: int) -> Int[ndarray, "draw prompt"]:
-    return np.asarray(np.random.default_rng(seed).integers(n, size=(draws, n)) if n else [[]])
-
-
-def _interval(
-    value_P: Float64[ndarray, " prompt"], drawn_BP: Int[ndarray, "draw prompt"]
-) -> tuple[float, float, float]:
-    """Return mean and percentile interval over draws of prompts, those without a value left out."""
-    there_P = np.isfinite(value_P)
-    if there_P.sum() < 2:
-        return (float(value_P[there_P].mean()) if there_P.any() else np.nan), np.nan, np.nan
-    weight_BP = there_P[drawn_BP]
-    sums_B = np.where(there_P, value_P, 0.0)[drawn_BP].sum(axis=1)
-    n_B = weight_BP.sum(axis=1)
-    means_B = sums_B[n_B > 0] / n_B[n_B > 0]
-    low, high = np.quantile(means_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(value_P[there_P].mean()), float(low), float(high)
+def _interval(value_P: Float64[ndarray, " prompt"]) -> tuple[float, float, float]:
+    """Return mean and Student's interval over prompts, those without a value left out."""
+    there_P = value_P[np.isfinite(value_P)]
+    if len(there_P) < 2:
+        return (float(there_P[0]) if len(there_P) else np.nan), np.nan, np.nan
+    mean, n = float(there_P.mean()), len(there_P)
+    half = float(student_t.ppf((1 + LEVEL) / 2, n - 1) * there_P.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
 
 
 def _slopes(

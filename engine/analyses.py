@@ -202,8 +202,7 @@ def compare_effects(ledger: Ledger, here: Workers) -> None:
     """Make the tables and figures of steering."""
     for status in ledger.ready("effects"):
         stage, started = status.stage, time.monotonic()
-        layout, analysis = ledger.layout, ledger.plan.study.manifest.analysis
-        steered = ledger.plan.study.steered
+        layout, steered = ledger.layout, ledger.plan.study.steered
         assert steered is not None
         journals = {cell.name: str(layout.steering(cell.name)) for cell in steered.cells}
         ledger.begin(stage)
@@ -216,7 +215,6 @@ def compare_effects(ledger: Ledger, here: Workers) -> None:
                 {c.name: ledger.plan.stages[f"steer:{c.name}"].fingerprint for c in steered.cells},
                 {c.name: ledger.plan.n_blocks(c.model) for c in steered.cells},
                 steered.norms,
-                (analysis.seed, analysis.bootstraps),
                 str(layout.tables),
                 str(layout.figures),
             )

@@ -354,8 +354,6 @@ class Plan:
         effects = {
             "cells": [cell.name for cell in steered.cells],
             "norms": {steered.norms.name: fingerprint(steered.norms.ratings)},
-            "seed": manifest.analysis.seed,
-            "bootstraps": manifest.analysis.bootstraps,
             "style": path_digest(STYLE),
         }
         self._add("effects", "all", effects, tuple(f"steer:{c.name}" for c in steered.cells))

@@ -457,7 +457,6 @@ def write_effects(
     fingerprints: dict[str, str],
     blocks: dict[str, int],
     norms: Norms,
-    draws: tuple[int, int],
     tables: str,
     figures: str,
 ) -> dict[str, Any]:
@@ -469,7 +468,6 @@ def write_effects(
         fingerprints: of each cell's stage.
         blocks: of each cell's model.
         norms: that rate words.
-        draws: seed and number of the draws of prompts.
         tables: folder for tables.
         figures: folder for figures.
     """
@@ -492,7 +490,7 @@ def write_effects(
         }
         rows = list(read_journal(Path(journal)))
         cells.append(SteeredCell(model, corpus, blocks[name], rows, cosines, fingerprints[name]))
-    made = effect_tables(cells, norms, *draws)
+    made = effect_tables(cells, norms)
     files = write(Path(tables), made)
     drawn = save_figures(Path(figures), effect_figures(made))
     return {"files": len(files) + len(drawn)}
