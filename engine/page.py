@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from analysis.report.content import CorpusContent, Refused, RunContent, Story
+from analysis.report.content import CorpusContent, Refused, RunContent, SteeringContent, Story
+from analysis.report.steering import PICTURES
 from engine.generation.demand import Demand
 from engine.generation.prompts import writing_from_json, writing_to_json
 from store.atomic import write_text
@@ -75,6 +76,7 @@ def page_job(plan: Plan, layout: Layout) -> dict[str, Any]:
         "tables": str(layout.tables),
         "stories_per_emotion": plan.study.manifest.report.stories_per_emotion,
         "corpora": corpora,
+        "steering": None if plan.study.steered is None else str(layout.figures),
     }
 
 
@@ -112,7 +114,13 @@ def gather(job: dict[str, Any], carried: int = CARRIED_BYTES) -> RunContent:
         corpora=[
             corpus_content(corpus, per_emotion, tables["corpora"]) for corpus in job["corpora"]
         ],
+        steering=None if job["steering"] is None else _steering(folder, Path(job["steering"])),
     )
+
+
+def _steering(tables: Path, figures: Path) -> SteeringContent:
+    pictures = {name: (figures / f"{name}.png").read_bytes() for name in PICTURES}
+    return SteeringContent(_read_table(tables / "steering_trends.csv"), pictures)
 
 
 def _versions(records: dict[str, list[str]]) -> dict[str, dict[str, str]]:

@@ -35,9 +35,9 @@ VERSIONS = {
     "analyze": 5,
     "tables": 7,
     "figures": 5,
-    "page": 2,
     "steer": 1,
     "effects": 1,
+    "page": 3,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -164,6 +164,7 @@ class Plan:
         self._add_cells()
         if study.steered is not None:
             self._add_steering(study.steered)
+        self._add_page()
 
     def layers(self, model: str) -> list[int] | None:
         """Return the layers kept of a model, -1 first; None while its config is not here."""
@@ -318,15 +319,21 @@ class Plan:
         self._add(
             "figures", "all", {**names, "style": path_digest(STYLE)}, ("tables:all", *analyzed)
         )
-        page = {
-            **names,
+
+    def _add_page(self) -> None:
+        manifest, cells = self.study.manifest, [cell.name for cell in self.study.cells]
+        settings = {
+            "cells": cells,
             "manifest": manifest.model_dump(
                 mode="json", by_alias=True, exclude_none=True, exclude=SPEED
             ),
             "parts": {part: path_digest(PAGE / part) for part in PAGE_PARTS},
         }
-        corpora = (self.corpus_stage(name) for name in manifest.corpora)
-        self._add("page", "all", page, ("tables:all", "describe:all", *analyzed, *corpora))
+        after = ["tables:all", "describe:all", *(f"analyze:{name}" for name in cells)]
+        after += [self.corpus_stage(name) for name in manifest.corpora]
+        if self.study.steered is not None:
+            after.append("effects:all")
+        self._add("page", "all", settings, tuple(after))
 
     def _add_steering(self, steered: Steered) -> None:
         manifest, spec = self.study.manifest, steered.spec

@@ -203,11 +203,11 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
         steer_cells(ledgers, machines)
     machines.close_cluster()
     for ledger in ledgers:
+        if "effects" in wanted:
+            compare_effects(ledger, machines.here)
         for kind in ("tables", "figures", "page"):
             if kind in wanted:
                 compare_cells(ledger, machines.here, kind)
-        if "effects" in wanted:
-            compare_effects(ledger, machines.here)
 
 
 def _fetch_models(job: Job, command: str, here: Workers) -> dict[str, str]:

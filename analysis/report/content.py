@@ -62,6 +62,19 @@ class CorpusContent:
 
 
 @dataclass(frozen=True)
+class SteeringContent:
+    """What steering did, as it is shown.
+
+    Attributes:
+        trends: the table `steering_trends`.
+        pictures: its figures as PNG, by name.
+    """
+
+    trends: pd.DataFrame
+    pictures: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class RunContent:
     """A run as it is shown.
 
@@ -74,6 +87,7 @@ class RunContent:
         files: tables to download, by file name.
         left: names of tables that are too large to carry.
         corpora: every corpus.
+        steering: None where nothing was steered.
     """
 
     name: str
@@ -84,3 +98,4 @@ class RunContent:
     files: dict[str, bytes]
     left: tuple[str, ...]
     corpora: list[CorpusContent]
+    steering: SteeringContent | None = None

@@ -27,6 +27,7 @@ from analysis.report.content import CorpusContent, RunContent, Story
 from analysis.report.methods import citations, methods
 from analysis.report.payload import packed, packed_bytes, payload
 from analysis.report.sentences import Said, summary
+from analysis.report.steering import shown_steering
 from analysis.results import without_twins
 from analysis.verdicts import Verdict
 
@@ -152,6 +153,7 @@ def _shown(run: RunContent) -> dict[str, Any]:
         "corpora": run.corpora,
         "methods": methods(run),
         "left": run.left,
+        "steering": shown_steering(run),
     }
 
 
