@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 import signal
 import subprocess
@@ -28,6 +30,8 @@ from analysis.effects import (
     trends,
     written_texts,
 )
+from analysis.report.content import RunContent, SteeringContent
+from analysis.report.steering import shown_steering
 from analysis.steering import (
     NoDirection,
     random_directions,
@@ -288,6 +292,34 @@ def test_missing_words_are_nan_and_leave_a_prompt_out() -> None:
     table = effects(measured(rows, written_texts(rows, NORMS)))
     assert (table[table["measure"] == "valence"]["n"] == 3).all()
     assert (table[table["measure"] == "nll"]["n"] == 4).all()
+
+
+def test_the_page_counts_what_moves_beyond_chance() -> None:
+    rows = [
+        {"direction": direction, "layer": 3, "measure": "log_odds", "slope": slope,
+         "low": slope - 0.1, "high": slope + 0.1, "page_p": p, "beyond_random": beyond}
+        for direction, slope, p, beyond in (
+            ("<b>glad</b>", 2.0, 1e-4, 3.0),
+            ("calm", 0.5, 0.01, 0.7),
+            ("sad", -0.05, 0.01, 2.0),
+            ("dull", 1.0, 0.2, 2.0),
+            ("random-0", 0.6, 1e-3, np.nan),
+        )
+    ]  # fmt: skip
+    trends_of = pd.DataFrame(rows).assign(model="m", corpus="c")
+    pictures = {"dose_response": b"png", "transfer": b"png"}
+    content = RunContent("r", {}, {}, [], {}, {}, (), [], SteeringContent(trends_of, pictures))
+    found = shown_steering(content)
+    assert found is not None
+    assert found["cells"][0]["said"].startswith(
+        "Of 4 directions and layers, 2 move the log-odds of positive against negative self-reports "
+        "in order of strength (interval off 0, Page's p < 0.05), 1 of them by more"
+    )
+    assert found["cells"][0]["rows"][0] == (
+        "<b>glad</b>", 3, ["+2.00 [+1.90, +2.10]", "-", "-", "-"]
+    )  # fmt: skip
+    assert [base64.b64decode(picture) for _, picture in found["pictures"]] == [b"png", b"png"]
+    assert shown_steering(dataclasses.replace(content, steering=None)) is None
 
 
 def test_transfer_is_half_the_difference_of_both_signs() -> None:
