@@ -211,6 +211,34 @@ def export(
 
 
 @app.command()
+def vectors(
+    manifest: ManifestFile,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make, one in it for each cell.")],
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="MODEL@CORPUS", help="Only this cell.")
+    ] = None,
+    layers: Annotated[
+        str, typer.Option("--layers", help="Blocks, such as 3,10-20; all of the cell's.")
+    ] = "all",
+    window: Annotated[str, typer.Option("--window", help="Token window.")] = "no-first",
+    contrast: Annotated[
+        str, typer.Option("--contrast", help="both, neutral-pca or mean-centered.")
+    ] = "both",
+    root: Root = RUNS,
+) -> None:
+    """Write emotion vectors as safetensors with a card, for repeng, steering-vectors and hooks."""
+    from engine.vectors import export_vectors, parse_wanted
+
+    wanted = parse_wanted(cell, layers, window, contrast)
+    _, the_plan, layout, statuses = _look(manifest, root)
+    for found in export_vectors(the_plan, layout, statuses, wanted, to):
+        directions = f"{found.n_directions} directions" if found.n_directions else "no directions"
+        typer.echo(
+            f"{found.folder}   {found.n_emotions} emotions, {directions}, {found.n_layers} layers"
+        )
+
+
+@app.command()
 def fetch(
     manifests: Manifests,
     descriptions: Annotated[

@@ -42,11 +42,12 @@ def export_corpora(
             raise InputError(Problem(target / name, None, "", "exists; give another folder"))
     for name in wanted:
         texts = read_corpus(layout.stories(name)).texts
-        write_published(target / name, name, _about(study, name), texts)
+        write_published(target / name, name, about_corpus(study, name), texts)
         yield target / name, len(texts)
 
 
-def _about(study: Study, corpus: str) -> str:
+def about_corpus(study: Study, corpus: str) -> str:
+    """Return where a corpus comes from, in a sentence or two."""
     if (writing := study.writing.get(corpus)) is None:
         return "Imported with emovec; see its source for the terms of use."
     spec, model = writing.spec, study.manifest.models[writing.spec.model]
