@@ -48,10 +48,10 @@ transformers and a `coefficient`."""
 
 CONVENTIONS = (
     "repeng 0.4.0 and steering-vectors 0.12.2 count layers as this file does: from 0, and what "
-    "stands under L is added to the output of block L, at every position. On random models the "
-    "residual after that block changes by exactly the coefficient times the vector, and blocks "
-    "before it do not change. Both read -1 as the last block, where emovec means the embedding "
-    "output, which is therefore not in the file.",
+    "stands under L is added to the output of block L, at every position (by repeng, but left "
+    "padding). On random models the residual after that block changes by exactly the coefficient "
+    "times the vector, and blocks before it do not change. Both read -1 as the last block, where "
+    "emovec means the embedding output, which is therefore not in the file.",
     "repeng does not import with numpy 2 or later. It adds at the layers that `ControlModel` is "
     "given, wraps the model in place (`unwrap` undoes it), and takes several texts at once only "
     "with `position_ids` of their own, as `generate` passes them. With transformers 4.57 it fails "
@@ -198,7 +198,7 @@ def _ways(facts: dict[str, Any]) -> list[str]:
 
 
 def _figures(facts: dict[str, Any]) -> str:
-    """Return the table of norms, and of what the components follow where that was analysed."""
+    """Return the table of lengths, and of what the components follow where that was analysed."""
     names = list(facts["norms"]) if facts["analysed"] else []
     heads = ["layer", "depth", "token norm", "without the longest", "emotion vector"]
     heads += ["PC1 %", "PC2 %"] if names else []

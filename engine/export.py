@@ -49,7 +49,10 @@ def export_corpora(
 def about_corpus(study: Study, corpus: str) -> str:
     """Return where a corpus comes from, in a sentence or two."""
     if (writing := study.writing.get(corpus)) is None:
-        return "Imported with emovec; see its source for the terms of use."
+        imported = study.importing[corpus].spec
+        source = f" from the hub data set {imported.hf}" if imported.hf else ""
+        source += f" at {imported.revision}" if imported.revision else ""
+        return f"Imported{source} with emovec; see its source for the terms of use."
     spec, model = writing.spec, study.manifest.models[writing.spec.model]
     source = model.hf or model.builtin or f"a local model ({spec.model})"
     if model.revision:

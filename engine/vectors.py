@@ -178,6 +178,7 @@ class _Export:
     def facts(self, found: CellVectors) -> dict[str, Any]:
         """Return what `vectors.json` holds and the card says."""
         attributes, study = self._data.attrs, self._plan.study
+        writer = self._plan.writer(self.cell.corpus)
         extraction = attributes["extraction"]
         labels = [str(emotion) for emotion in self._data["emotion"].to_numpy()]
         rated = {
@@ -198,7 +199,8 @@ class _Export:
             "corpus": {
                 "name": self.cell.corpus,
                 "identity": self._corpus,
-                "writer": self._plan.writer(self.cell.corpus),
+                "writer": writer,
+                "writer_identity": None if writer is None else self._plan.models[writer],
                 "about": about_corpus(study, self.cell.corpus),
                 "n_stories": sum(label != "" for label in labels),
                 "n_neutral": labels.count(""),
