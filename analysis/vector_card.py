@@ -63,7 +63,7 @@ CONVENTIONS = (
 
 LIMITS = (
     "A direction is correlational until it is steered. It says where stories of an emotion lie "
-    "apart from others, not that the model uses it. Nothing here was steered.",
+    "apart from others, not that the model uses it; `emovec steer` tests what adding it does.",
     "A vector carries its corpus: words and topics that stories of one emotion share are in it.",
     "It fits this model and these weights only.",
     "A vector is a difference of means over whole texts. At a single token the residual differs "
