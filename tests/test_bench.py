@@ -28,7 +28,7 @@ def test_every_part_has_a_command_and_a_module(tmp_path: Path) -> None:
     assert [command[2] for command in found] == [f"benchmarks.{part}" for part in PARTS]
     for part, command in zip(PARTS, found, strict=True):
         assert (Path(__file__).parents[1] / "benchmarks" / f"{part}.py").is_file()
-        of_model = part in ("generation", "extraction")
+        of_model = part in ("generation", "extraction", "steering")
         assert ("--model llama-3.1-8b --weights random" in " ".join(command)) == of_model
         assert ("s3://bucket/folder" in command) == (part == "storage")
 

@@ -15,8 +15,10 @@ from torch import nn
 
 from engine.device import child_environment
 from engine.reading.families import UnknownFamily, adding_to
+from engine.reading.vllm_worker import ResidualPool
 from engine.steering.addition import Addition, Directions, of_arguments, request_arguments
 from engine.steering.model import SteeredModel
+from engine.steering.vllm_worker import SteeredStream
 from manifests import families
 from tests.families import FAMILIES, VOCABULARY, make_family, n_layers
 
@@ -203,3 +205,13 @@ def test_what_a_request_says_is_what_was_asked() -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(UnknownFamily, match=r"OddForCausalLM.*transformer_lens"):
         adding_to("OddForCausalLM")
+
+
+def test_what_reads_and_what_steers_can_be_mixed_into_one_worker() -> None:
+    """vLLM refuses an extension that has a name its worker already has from another one."""
+    names = [
+        {name for name in vars(extension) if not name.startswith("__")}
+        for extension in (ResidualPool, SteeredStream)
+    ]
+    assert all(names)
+    assert not names[0] & names[1]

@@ -41,7 +41,7 @@ class SteeredStream:
         self._emovec_changes: Changes = {}
         blocks[0].register_forward_pre_hook(self._emovec_plan)
         for layer, block in enumerate(blocks):
-            block.register_forward_hook(self._emovec_hook(layer, add))
+            block.register_forward_hook(self._emovec_adding(layer, add))
 
     def _emovec_plan(self, module: Any, args: Any) -> None:
         """Before the first block: find what this step changes."""
@@ -64,7 +64,7 @@ class SteeredStream:
             for layer in rows
         }
 
-    def _emovec_hook(
+    def _emovec_adding(
         self, layer: int, add: Callable[[Any, Tensor, Tensor], Any]
     ) -> Callable[..., Any]:
         def hook(module: Any, args: Any, output: Any) -> Any:
