@@ -11,12 +11,20 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
+from analysis.detection import TOP
 from analysis.directions import ESTIMATORS, FOLDS, folds
 from analysis.inference import permutation_p
 from analysis.layer import N_DROPPED, LayerResult
 from analysis.settings import AXES, SPACES, Settings
 from analysis.similarity import cka_grid, cosine_grid
 from analysis.variance import SHARES
+
+DETECTED = {
+    "detected": "top_K",
+    "detected_low": "low_K",
+    "detected_high": "high_K",
+    "detected_by_chance": "chance_K",
+}
 
 
 def join_layers(
@@ -60,6 +68,10 @@ def join_layers(
         - group_cka, group_cka_debiased, group_silhouette: what is found without each of some groups
           of emotions; without_cka_grid, without_group_cka, without_silhouette: without the largest
           dimensions;
+        - detected, detected_low, detected_high and detected_by_chance (by `top`): share of stories
+          on topics held out whose emotion is among so many of highest score, `detected_n` of them
+          from `detected_candidates` emotions; detected_rank and detected_reciprocal_rank (median
+          and mean of the rank), detected_emotion (median rank by emotion), detected_missing;
         - missing (why numbers are NaN).
     """
     windows = list(dict.fromkeys(window for window, _ in results))
@@ -171,6 +183,22 @@ def join_layers(
                 (*wlc, "norms", "space"),
                 stack("robust.without_silhouette_NS"),
             ),
+            **{
+                name: (("window", "layer", "top"), by_layer(f"detection.{field}"))
+                for name, field in DETECTED.items()
+            },
+            "detected_n": (("window", "layer"), by_layer("detection.n").astype(np.int32)),
+            "detected_candidates": (
+                ("window", "layer"),
+                by_layer("detection.candidates").astype(np.int32),
+            ),
+            "detected_rank": (("window", "layer"), by_layer("detection.median_rank")),
+            "detected_reciprocal_rank": (
+                ("window", "layer"),
+                by_layer("detection.mean_reciprocal_rank"),
+            ),
+            "detected_emotion": (("window", "layer", "emotion"), by_layer("detection.rank_E")),
+            "detected_missing": (("window", "layer"), by_layer("detection.missing")),
             **_grids_without(gram_CWLEE, stack, emotions, settings),
             **{
                 f"variance_{name}": (("window", "layer"), by_layer(f"variance.{name}"))
@@ -189,6 +217,7 @@ def join_layers(
             "estimator": list(ESTIMATORS),
             "emotion": list(emotions),
             "space": list(SPACES),
+            "top": list(TOP),
             "rank": np.arange(1, N_DROPPED + 1),
         },
     )

@@ -131,7 +131,7 @@ def layer_vectors(
     sums_KD = np.zeros((n_groups * n_emotions, residual.sizes["d_model"]))
     counts_K = np.zeros(n_groups * n_emotions)
     neutral = []
-    for span, x_ND in _pieces(residual):
+    for span, x_ND in pieces(residual):
         there_N = np.asarray(np.isfinite(x_ND).all(axis=1))
         if on_block is not None:
             on_block(span, x_ND, there_N)
@@ -220,7 +220,7 @@ def contrast(
     )
 
 
-def _pieces(
+def pieces(
     residual: xr.DataArray,
 ) -> Iterator[tuple[slice, Float64[ndarray, "text d_model"]]]:
     """Yield the texts in float64, a piece at a time that stays in a processor's cache."""

@@ -73,6 +73,12 @@ def _of_cell(cell: CellResults) -> Iterator[dict[str, Any]]:
         if some.any() and gone:
             why = "no story with a token in the window and a number in every dimension"
             yield {**named, "window": window, **_named("emotions", gone), "why": why}
+        ranked = np.isfinite(results["detected_emotion"].sel(window=window).to_numpy())
+        alone = [emotions[at] for at in np.flatnonzero(~ranked.any(axis=0))]
+        unseen = [emotion for emotion in alone if emotion not in gone]
+        if ranked.any() and unseen:
+            why = "all its stories are held out at once: not in the detection of emotions"
+            yield {**named, "window": window, **_named("emotions", unseen), "why": why}
 
 
 def _texts(cell: CellResults, named: dict[str, str]) -> Iterator[dict[str, Any]]:

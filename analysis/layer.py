@@ -21,8 +21,10 @@ from analysis.contrasts import (
     contrast_vectors,
     emotion_names,
     layer_vectors,
+    pieces,
     story_halves,
 )
+from analysis.detection import Detection, HeldOut, topic_folds
 from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
 from analysis.geometry import Correlation, NotEnough, correlate, plane_alignment
 from analysis.resampling import Units, resampling_units
@@ -103,6 +105,7 @@ class LayerResult:
         dropped_norm: their share of the emotion means' squared norm.
         neutral: neutral texts with a vector.
         halved_E: emotions that have stories in both halves of every split.
+        detection: how well stories on topics held out are told apart.
     """
 
     contrasts: list[ContrastResult]
@@ -111,6 +114,7 @@ class LayerResult:
     dropped_norm: float
     neutral: int
     halved_E: Bool[ndarray, " emotion"]
+    detection: Detection
 
 
 def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings) -> LayerResult:
@@ -131,8 +135,17 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
     residual = cell["residual_mean"].sel(window=window, layer=layer)
     ids = tuple(str(i) for i in cell["text_id"].to_numpy())
     design, halves_SN, units = _design(ids, tuple(labels), tuple(emotions), settings.seed)
-    sums = VarianceSums(design, residual.sizes["d_model"])
-    vectors = layer_vectors(residual, labels, emotions, halves_SN, sums.add, units)
+    d_model = residual.sizes["d_model"]
+    sums, held_out = (
+        VarianceSums(design, d_model),
+        _held_out(ids, labels, emotions, d_model, settings.seed),
+    )
+
+    def add(texts: slice, x_ND: ndarray, there_N: ndarray) -> None:
+        sums.add(texts, x_ND, there_N)
+        held_out.add(texts, x_ND, there_N)
+
+    vectors = layer_vectors(residual, labels, emotions, halves_SN, add, units)
     there_E = np.isfinite(vectors.u_ED).all(axis=1)
     square_D = np.square(vectors.u_ED[there_E]).sum(axis=0)
     dropped_K = np.argsort(-square_D, kind="stable")[:N_DROPPED]
@@ -143,13 +156,22 @@ def analyse_layer(cell: xr.Dataset, window: str, layer: int, settings: Settings)
         try:
             out.append(_analyse_contrast(vectors, emotions, name, settings, dropped_K))
         except NotEnough as error:
-            n_emotions, d_model = vectors.u_ED.shape
-            out.append(_nothing(n_emotions, d_model, settings, str(error)))
+            out.append(_nothing(len(emotions), d_model, settings, str(error)))
     total = float(square_D.sum())
     norm = float(square_D[dropped_K].sum()) / total if total else float("nan")
     neutral = int(np.isfinite(vectors.neutral_ND).all(axis=1).sum())
     halved_E = np.isfinite(vectors.halves_SHED[..., 0]).all(axis=(0, 1))
-    return LayerResult(out, sums.shares(), dropped_K, norm, neutral, halved_E)
+    detection = held_out.detection(pieces(residual), vectors.neutral_ND, settings.neutral_variance)
+    return LayerResult(out, sums.shares(), dropped_K, norm, neutral, halved_E, detection)
+
+
+def _held_out(
+    ids: Sequence[str], labels: Sequence[str], emotions: Sequence[str], d_model: int, seed: int
+) -> HeldOut:
+    fold_N, n_folds = topic_folds(ids, labels, seed)
+    row_of = {name: row for row, name in enumerate(emotions)}
+    row_N = np.array([row_of.get(name, -1) for name in labels])
+    return HeldOut(fold_N, row_N, n_folds, len(emotions), d_model)
 
 
 @lru_cache(maxsize=2)

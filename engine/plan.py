@@ -32,9 +32,9 @@ VERSIONS = {
     "describe": 1,
     "extract": 3,
     "words": 1,
-    "analyze": 5,
-    "tables": 7,
-    "figures": 5,
+    "analyze": 6,
+    "tables": 8,
+    "figures": 6,
     "steer": 1,
     "effects": 1,
     "page": 3,
@@ -56,13 +56,13 @@ TABLES = (
     *("geometry", "cka", "valence_directions", "arousal_directions", "directions"),
     *("activations", "cka_corpora", "cka_models", "cka_grids"),
     *("variance", "left_out", "clusters", "emotion_cosines", "exclusions"),
-    *("profiles", "claims", "claim_summary", "norms"),
+    *("profiles", "claims", "claim_summary", "norms", "detection", "detected_emotions"),
 )
 PAGES = ("geometry", "clusters", "claims")
 """Tables for reading, in Markdown."""
 FIGURES = (
     *("trajectories", "windows", "baselines", "cka", "cka_estimators", "valence_directions"),
-    *("pca_map", "emotion_cosines", "activations"),
+    *("pca_map", "emotion_cosines", "activations", "detection"),
 )
 EFFECTS = ("steering", "steering_trends", "steered_texts", "transfer")
 """Tables of steering."""

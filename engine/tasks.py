@@ -406,6 +406,7 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
     """Write every table over all cells."""
     from analysis import across, tables
     from analysis.claim_tables import claims_table, norms_table, profiles_table, summary_table
+    from analysis.detection_table import detected_emotions_table, detection_table
     from analysis.exclusions import exclusions_table
     from analysis.geometry_table import geometry_table
     from analysis.markdown import claims_markdown, clusters_markdown, geometry_markdown
@@ -434,6 +435,8 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
             "left_out": tables.left_out_table(found),
             "clusters": clusters,
             "emotion_cosines": cosine_table(found, geometry),
+            "detection": detection_table(found),
+            "detected_emotions": detected_emotions_table(found),
             "exclusions": exclusions_table(found),
             "profiles": profiles_table(found),
             "claims": claims,

@@ -6,7 +6,6 @@ they have to be told about models, corpora and stages is only known here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from analysis.contrasts import ContrastKind
 from analysis.geometry import NotEnough
 from analysis.vector_card import vector_card
 from analysis.vectors import ANALYSED, DIRECTION, CellVectors, cell_vectors
+from engine.choosing import chosen_layers, chosen_window, parse_layers
 from engine.export import about_corpus
 from engine.plan import Plan, State, Status
 from manifests.errors import InputError, Problem, shorten
@@ -86,7 +86,7 @@ def parse_wanted(cell: str | None, layers: str, window: str, contrast: str) -> W
     if contrast not in known:
         what = f"no contrast {shorten(contrast)}; known: {', '.join(known)}"
         raise InputError(Problem(Path("--contrast"), None, "", what))
-    return Wanted(cell, _parse_layers(layers), window, cast(ContrastKind, contrast))
+    return Wanted(cell, parse_layers(layers), window, cast(ContrastKind, contrast))
 
 
 def export_vectors(
@@ -134,8 +134,8 @@ class _Export:
         if extracted.state is not State.DONE:
             raise self._refusal(UNEXTRACTED[extracted.state])
         self._data = open_residuals(layout.residuals(cell.name), as_dask=False)
-        self._window = _window(self._data, wanted.window)
-        self.layers = _layers(self._data, cell.name, wanted.layers)
+        self._window = chosen_window(self._data, wanted.window)
+        self.layers = chosen_layers(self._data, cell.name, wanted.layers)
         self._results: xr.Dataset | None = None
         self._no_results = ""
         analysed = statuses[f"analyze:{cell.name}"]
@@ -232,41 +232,6 @@ def _cells(plan: Plan, name: str | None) -> list[Cell]:
         what = f"no cell {shorten(name)}; known: {', '.join(cell.name for cell in cells)}"
         raise InputError(Problem(plan.study.document.file, None, "cells", what))
     return chosen
-
-
-def _window(data: xr.Dataset, name: str) -> dict[str, Any]:
-    windows = {window["name"]: window for window in data.attrs["extraction"]["windows"]}
-    if name not in windows:
-        what = f"no window {shorten(name)}; {data.attrs['cell']} has {', '.join(windows)}"
-        raise InputError(Problem(Path("--window"), None, "", what))
-    return dict(windows[name])
-
-
-def _layers(data: xr.Dataset, cell: str, wanted: tuple[int, ...] | None) -> list[int]:
-    there = [int(layer) for layer in data["layer"].to_numpy() if layer >= 0]
-    if lacking := sorted(set(wanted or ()) - set(there)):
-        said = ", ".join(map(str, there))
-        what = f"{cell} has no block {', '.join(map(str, lacking))}; it has {said}"
-        raise InputError(Problem(Path("--layers"), None, "", what))
-    return [layer for layer in there if wanted is None or layer in wanted]
-
-
-def _parse_layers(text: str) -> tuple[int, ...] | None:
-    """Return the layers that `all` or `3,10-20` names, None for all."""
-    if text.strip() == "all":
-        return None
-    layers: set[int] = set()
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part, re.ASCII)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
-            what = (
-                f"{shorten(part)} names no block; write all, or numbers from 0 and ranges such as "
-                "3,10-20 (the embedding output, -1, is not exported)"
-            )
-            raise InputError(Problem(Path("--layers"), None, "", what))
-        layers.update(range(first, last + 1))
-    return tuple(sorted(layers))
 
 
 def _require_room(target: Path, folder: Path) -> None:

@@ -287,7 +287,11 @@ def test_an_emotion_with_one_story_is_in_no_half_and_named() -> None:
     keep = np.flatnonzero(cell["text_id"].to_numpy() != "")
     alone = cell.isel(text=[at for at in keep if at not in (0, 1)])
     table = exclusions_table([results(alone, ratings)])
-    row = one(table, what="emotions", window="all")
+    halves = table[table["why"].str.startswith("too few stories for two halves")]
+    row = one(halves, what="emotions", window="all")
+    whole = table[table["why"].str.startswith("all its stories are held out at once")]
+    held_out = one(whole, what="emotions", window="all")
+    assert held_out["names"] == row["names"]
     assert (row["n"], row["names"]) == (1, "e0")
     assert "too few stories for two halves" in row["why"]
 

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.depth import beside_baselines, massive_activations, trajectories
+from analysis.figures.detection import detection
 from analysis.figures.emotions import emotion_cosines
 from analysis.figures.grids import cka_estimators, cka_grids, valence_direction_cosines
 from analysis.figures.maps import pca_maps
@@ -51,6 +52,7 @@ def draw_all(cells: list[CellResults], geometry: pd.DataFrame) -> dict[str, Figu
         "pca_map": pca_maps(shown, table, contrast, norms, window),
         "emotion_cosines": emotion_cosines(shown, table, contrast, norms, window),
         "activations": massive_activations(shown, looks),
+        "detection": detection(shown, window, looks),
     }
 
 

@@ -196,7 +196,7 @@ def massive_activations(cells: list[CellResults], looks: Looks) -> Figure:
         ax.set(xlabel=DEPTH, xlim=(-0.02, 1.02))
     models, corpora = (dict.fromkeys(getattr(c, key) for c in cells) for key in ("model", "corpus"))
     handles = [entry(model, color=looks.colour[model], linestyle="-") for model in models]
-    handles += [_corpus_entry(corpus, looks) for corpus in corpora]
+    handles += [corpus_entry(corpus, looks) for corpus in corpora]
     figure.legend(handles=handles, ncols=4, loc="outside lower left")
     settle(figure, "Massive activations over depth")
     return figure
@@ -230,7 +230,7 @@ def _trajectory_legend(looks: Looks, table: pd.DataFrame) -> list[Line2D]:
     models, corpora = (dict.fromkeys(table[key]) for key in ("model", "corpus"))
     columns = [
         [entry(m, color=looks.colour[m], linestyle="-", linewidth=2.5) for m in models],
-        [_corpus_entry(c, looks) for c in corpora],
+        [corpus_entry(c, looks) for c in corpora],
         [
             entry("p < .05, corrected for the search", marker="o"),
             entry("p ≥ .05", marker="o", markerfacecolor="white"),
@@ -243,7 +243,8 @@ def _trajectory_legend(looks: Looks, table: pd.DataFrame) -> list[Line2D]:
     return [e for column in columns for e in column + [entry("")] * (height - len(column))]
 
 
-def _corpus_entry(corpus: str, looks: Looks) -> Line2D:
+def corpus_entry(corpus: str, looks: Looks) -> Line2D:
+    """Return what a legend says of a corpus."""
     line, marker = looks.line[corpus]
     return entry(corpus, linestyle=line, marker=marker)
 
