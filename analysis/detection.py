@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int
 from numpy import ndarray
-from scipy import stats
 
 from analysis.contrasts import ContrastKind, contrast_vectors, neutral_basis
 from analysis.geometry import NotEnough
@@ -214,6 +213,21 @@ class HeldOut:
         return mean_FED
 
 
+def leading_emotions(score_TE: Float32[ndarray, "token emotion"], n: int) -> list[int]:
+    """Return the emotions that lead a text's tokens, by how much they do so, at most n.
+
+    A token counts for the emotion of its highest score, with that score, where it is above 0.
+    """
+    inside = np.isfinite(score_TE).all(axis=1)
+    if not inside.any():
+        return []
+    score_TE = score_TE[inside]
+    first_T, best_T = score_TE.argmax(axis=1), score_TE.max(axis=1)
+    total_E = np.bincount(first_T, np.maximum(best_T, 0), score_TE.shape[1])
+    order = np.argsort(-total_E, kind="stable")[:n]
+    return [int(row) for row in order if total_E[row] > 0]
+
+
 def no_detection(n_emotions: int, why: str) -> Detection:
     """Return that nothing can be said, and why."""
     nan, nan_K = float("nan"), np.full(len(TOP), np.nan)
@@ -266,6 +280,8 @@ def _half_width(found_N: Bool[ndarray, " text"], row_N: Int[ndarray, " text"]) -
     The linearised variance of a ratio of sums over clusters (Cochran 1977, Sampling Techniques,
     section 6.4), with Student's t for as many clusters as there are emotions.
     """
+    from scipy import stats  # a third of a second, which reading other texts has no use for
+
     _, place, n_E = np.unique(row_N, return_inverse=True, return_counts=True)
     if len(n_E) < 2:
         return float("nan")

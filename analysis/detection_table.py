@@ -67,7 +67,7 @@ def detected_emotions_table(cells: list[CellResults]) -> pd.DataFrame:
                 {
                     "window": window,
                     "layer": layer,
-                    "emotion": here["emotion"].to_numpy().astype(str),
+                    "emotion": [str(e) for e in here["emotion"].to_numpy()],
                     "median_rank": here["detected_emotion"].to_numpy(),
                     "n_emotions": int(here["detected_candidates"]),
                 }

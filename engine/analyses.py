@@ -87,7 +87,11 @@ def _begin_analysis(ledger: Ledger, workers: Workers, stage: Stage) -> Analysis:
     residuals = ledger.layout.residuals(stage.name)
     emotions = emotion_names(open_residuals(residuals, as_dask=False))
     settings = _settings(ledger, emotions)
-    attributes = {"made_from": made_from(stage, ledger.inputs(stage)), "versions": ledger.versions}
+    attributes = {
+        "made_from": made_from(stage, ledger.inputs(stage)),
+        "neutral_variance": settings.neutral_variance,
+        "versions": ledger.versions,
+    }
     target = ledger.layout.analysis(stage.name)
     return submit_analysis(workers, residuals, target, settings, attributes)
 

@@ -239,6 +239,56 @@ def vectors(
 
 
 @app.command()
+def read(
+    cell: Annotated[str, typer.Argument(metavar="MODEL@CORPUS", help="A cell that was extracted.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Texts (UTF-8); - for standard input.")
+    ],
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            "--layers",
+            help="Blocks, such as 12 or 3,10-20 or all; the one that tells stories apart best.",
+        ),
+    ] = None,
+    emotions: Annotated[
+        str | None, typer.Option("--emotions", help="Such as happy,sad; all of the corpus'.")
+    ] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line is a text.")] = False,
+    per_text: Annotated[
+        bool, typer.Option("--per-text", help="Means of texts only, no tokens.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="File to write: .csv, .json, .parquet, or .html for a page."),
+    ] = None,
+    window: Annotated[str, typer.Option("--window", help="Token window.")] = "no-first",
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="The model's folder, where it is not where it was."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run that extracted it; looked for.")
+    ] = None,
+    root: Root = RUNS,
+) -> None:
+    """Read emotion in any text, token by token, along a cell's emotion vectors."""
+    from engine.detection.run import Request, read_emotions
+    from manifests.errors import InputError, Problem
+
+    if as_csv and as_json:
+        raise InputError(Problem(Path("--csv"), None, "", "and --json are one too many"))
+    form = "csv" if as_csv else "json" if as_json else "terminal"
+    named = None if emotions is None else [e.strip() for e in emotions.split(",") if e.strip()]
+    read_emotions(
+        Request(*(cell, files, lines, root, run, layers, named, window, model, to, form, per_text))
+    )
+
+
+@app.command()
 def fetch(
     manifests: Manifests,
     descriptions: Annotated[

@@ -106,12 +106,16 @@ def _trained_identity(study: Study, name: str, source: ModelSource) -> dict[str,
     if source.hf is not None:
         identity: dict[str, Any] = {"hf": source.hf, "revision": source.revision or "main"}
     else:
-        folder = study.model_path(name)
-        files = sorted(f for f in folder.iterdir() if f.suffix in MODEL_FILES and f.is_file())
-        identity = {"files": {file.name: _cached_digest(file) for file in files}}
+        identity = {"files": folder_identity(study.model_path(name))}
     if study.manifest.models[name].trust_remote_code:
         identity["trust_remote_code"] = True
     return identity
+
+
+def folder_identity(folder: Path) -> dict[str, str]:
+    """Return the digests of the files of a folder that decide what its model computes."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in MODEL_FILES and f.is_file())
+    return {file.name: _cached_digest(file) for file in files}
 
 
 def model_shape(study: Study, name: str) -> ModelShape | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from engine.events import Note, StageStarted
 from engine.ledger import Ledger
 from engine.machines import Machines
 from engine.machines.workers import ClusterGone, Workers
+from engine.models import model_source
 from engine.plan import Stage, made_from
 from store.corpus import read_corpus
 from store.places import Place
@@ -150,6 +152,10 @@ class CellReading:
                 "made_from": self._origin(),
                 "model": self._stage.settings["model"],
                 "cell": self._stage.name,
+                "source": {
+                    **dataclasses.asdict(model_source(plan.study, model)),
+                    "trust_remote_code": plan.study.manifest.models[model].trust_remote_code,
+                },
                 "n_layers": shape.n_layers,
                 "extraction": extraction.model_dump(mode="json", exclude={"workers"}),
                 "versions": self._ledger.versions,

@@ -20,8 +20,9 @@ import pytest
 from analysis.claim_tables import claims_table, norms_table, summary_table
 from analysis.geometry_table import geometry_table, peaks
 from analysis.report.content import CorpusContent, Refused, RunContent, Story
-from analysis.report.page import STATISTICS, build_page, visible
+from analysis.report.page import STATISTICS, build_page
 from analysis.report.payload import payload
+from analysis.report.safe import visible
 from analysis.report.sentences import summary
 from analysis.tables import activation_table
 from tests.test_figures import CONTRAST, N_EMOTIONS, NORMS, make_cell

@@ -7,13 +7,6 @@ and the page's own policy allows its own scripts and no request at all.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import re
-import sys
-import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +19,7 @@ from analysis.predicates import NO_BASELINE
 from analysis.report.content import CorpusContent, RunContent, Story
 from analysis.report.methods import citations, methods
 from analysis.report.payload import packed, packed_bytes, payload
+from analysis.report.safe import policy, visible, visible_in
 from analysis.report.sentences import Said, summary
 from analysis.report.steering import shown_steering
 from analysis.results import without_twins
@@ -33,13 +27,6 @@ from analysis.verdicts import Verdict
 
 HERE = Path(__file__).parent
 PARTS = ("page.html", "page.css", "page.js")
-
-HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-"""Unicode categories shown by their code: control and format characters (marks of direction, spaces
-without a width), private ones, and separators of lines."""
-
-FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
-"""Characters that look like nothing in categories that do not."""
 
 STATISTICS = {
     "n_emotions": "emotions",
@@ -69,11 +56,11 @@ def build_page(runs: list[RunContent]) -> str:
     scripts = [plotly, script]
     return environment.get_template(PARTS[0]).render(
         title=" and ".join(run.name for run in runs),
-        policy=_policy(scripts),
+        policy=policy(scripts),
         css=css,
         scripts=scripts,
-        data=packed(_visible_in(payload(runs))),
-        stories=[packed(_visible_in(_stories(c))) for run in runs for c in run.corpora],
+        data=packed(visible_in(payload(runs))),
+        stories=[packed(visible_in(_stories(c))) for run in runs for c in run.corpora],
         names=packed([[run.name, c.name] for run in runs for c in run.corpora]),
         files=[
             (run.name, name, _size(len(content)), packed_bytes(content))
@@ -86,49 +73,6 @@ def build_page(runs: list[RunContent]) -> str:
         samples=_samples,
         sources=citations(runs),
     )
-
-
-def visible(text: object) -> str:
-    """Return text with characters that hide or turn the reading direction shown by their code."""
-    given = str(text).replace("\r\n", "\n")
-    return _hidden().sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", given)
-
-
-@functools.cache
-def _hidden() -> re.Pattern[str]:
-    """Return a pattern for one character that is not seen; tab and newline are."""
-    numbers = [i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)) in HIDDEN]
-    numbers = sorted({*numbers, *map(ord, FILLERS)} - {ord("\t"), ord("\n")})
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return re.compile("[" + "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in spans) + "]")
-
-
-def _policy(scripts: Iterable[str]) -> str:
-    """Return a content security policy: these scripts, no request, nothing else."""
-    digests = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    ]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _visible_in(value: Any) -> Any:
-    """Return nested lists and dictionaries with all text made visible."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, dict):
-        return {visible(key): _visible_in(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_visible_in(item) for item in value]
-    return value
 
 
 def _stories(corpus: CorpusContent) -> dict[str, Any]:

@@ -181,7 +181,13 @@ def _lay_bare(bridge: TransformerBridge) -> None:
             for name, child in list(module.named_children()):
                 if isinstance(child, GeneralizedComponent) and child.original_component is not None:
                     setattr(module, name, child.original_component)
-    model = bridge.original_model
-    # The fused attention of transformers 5.19 leaves out what caps attention logits (Gemma 2).
-    if not getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
-        model.set_attn_implementation(model.get_correct_attn_implementation(None))
+    bridge.original_model.set_attn_implementation(attention_of(bridge.original_model))
+
+
+def attention_of(model: Any) -> str:
+    """Return the attention that a model is read with: its own choice, where that is right.
+
+    The fused attention of transformers 5.19 leaves out what caps attention logits (Gemma 2).
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return "eager" if capped else str(model.get_correct_attn_implementation(None))

@@ -1,0 +1,279 @@
+"""Where scored tokens go: CSV, JSON or Parquet, a row for each token or each text.
+
+Everything is written as it comes and the file appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from numpy import ndarray
+
+from engine.detection.reading import Piece
+from store.atomic import written_whole
+
+DIGITS = 4
+"""Decimals of a score."""
+
+GROUP_ROWS = 8192
+"""Rows of a Parquet row group, times layers."""
+
+UNIT = (
+    "0: the mean neutral text; 1: the standard deviation between the emotions of the corpus; "
+    "a text's score is the mean of its tokens'"
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What the scores are of.
+
+    Attributes:
+        cell: `model@corpus`.
+        layers: blocks, in the order of the scores.
+        best: the layer that is shown first.
+        why: that layer.
+        window: the token window that is scored.
+        emotions: in the order of the scores.
+        detection: in words, how far each layer's vectors tell stories apart; "" where not known.
+    """
+
+    cell: str
+    layers: list[int]
+    best: int
+    why: str
+    window: str
+    emotions: list[str]
+    detection: dict[int, str]
+
+
+class Writer(Protocol):
+    """What takes scored tokens, in order."""
+
+    def take(self, piece: Piece) -> None:
+        """Take the next tokens."""
+        ...
+
+    def end(self) -> None:
+        """Take that there are no more."""
+        ...
+
+
+class TextMean:
+    """The mean scores of one text, added piece by piece."""
+
+    def __init__(self, n_layers: int, n_emotions: int):
+        self.n = 0
+        self._sum_LE = np.zeros((n_layers, n_emotions))
+
+    def add(self, score_TLE: Float32[ndarray, "token layer emotion"]) -> None:
+        """Add tokens; those that do not count are NaN."""
+        inside = np.isfinite(score_TLE[:, 0, 0])
+        self._sum_LE += score_TLE[inside].sum(axis=0, dtype=np.float64)
+        self.n += int(inside.sum())
+
+    def mean(self) -> Float64[ndarray, "layer emotion"]:
+        """Return the means, NaN where no token counted."""
+        with np.errstate(invalid="ignore"):
+            return self._sum_LE / self.n if self.n else np.full_like(self._sum_LE, np.nan)
+
+
+class TableWriter:
+    """A row for each token and layer, or for each text and layer, a column for each emotion."""
+
+    def __init__(self, sink: Sink, about: About, by_text: bool):
+        self._sink, self._about, self._by_text = sink, about, by_text
+        self._mean = _mean(about)
+
+    def take(self, piece: Piece) -> None:
+        """Write a row for each token, or one at the end of the text."""
+        if not self._by_text:
+            tokens = zip(piece.start, piece.end, piece.token, strict=True)
+            heads = [(piece.name, piece.first + at, *token) for at, token in enumerate(tokens)]
+            self._sink.write(heads, piece.score)
+            return
+        self._mean.add(piece.score)
+        if piece.last:
+            means = self._mean.mean().astype(np.float32)
+            self._sink.write([(piece.name, self._mean.n)], means[None])
+            self._mean = _mean(self._about)
+
+    def end(self) -> None:
+        """Write what is left."""
+        self._sink.end()
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def write(self, heads: Sequence[tuple[Any, ...]], score_XLE: ndarray) -> None:
+        """Write rows: what they are of, and scores [row, layer, emotion]."""
+        ...
+
+    def end(self) -> None:
+        """Write what is left."""
+        ...
+
+
+def head_names(by_text: bool) -> tuple[str, ...]:
+    """Return the columns that say what a row is of."""
+    return ("text", "tokens") if by_text else ("text", "position", "start", "end", "token")
+
+
+class CsvSink:
+    """Rows as CSV; a missing score is `nan`."""
+
+    def __init__(self, stream: TextIO, about: About, by_text: bool):
+        self._layers, self._writer = about.layers, csv.writer(stream, lineterminator="\n")
+        self._writer.writerow([*head_names(by_text), "layer", *about.emotions])
+
+    def write(self, heads: Sequence[tuple[Any, ...]], score_XLE: ndarray) -> None:
+        """Write rows."""
+        for head, score_LE in zip(heads, score_XLE.tolist(), strict=True):
+            for layer, scores in zip(self._layers, score_LE, strict=True):
+                self._writer.writerow([*head, layer, *(f"{v:.{DIGITS}f}" for v in scores)])
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
+class ParquetSink:
+    """Rows as Parquet, scores in float32, a missing one NaN."""
+
+    def __init__(self, file: Path, about: About, by_text: bool):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        self._layers, self._n_emotions = about.layers, len(about.emotions)
+        kinds = {"text": pa.string(), "token": pa.string()}
+        heads = [(name, kinds.get(name, pa.int32())) for name in head_names(by_text)]
+        scores = [(emotion, pa.float32()) for emotion in about.emotions]
+        self._schema = pa.schema([*heads, ("layer", pa.int16()), *scores])
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._heads: list[tuple[Any, ...]] = []
+        self._scores: list[ndarray] = []
+
+    def write(self, heads: Sequence[tuple[Any, ...]], score_XLE: ndarray) -> None:
+        """Keep rows, and write them once there are enough for a row group."""
+        self._heads += heads
+        self._scores.append(score_XLE)
+        if len(self._heads) >= GROUP_ROWS:
+            self._flush()
+
+    def end(self) -> None:
+        """Write what is left, and the file's end."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._heads:
+            return
+        columns = [
+            [value for value in column for _ in self._layers]
+            for column in zip(*self._heads, strict=True)
+        ]
+        score_RE = np.concatenate(self._scores).reshape(-1, self._n_emotions)
+        columns = [*columns, self._layers * len(self._heads), *score_RE.T]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._heads, self._scores = [], []
+
+
+class JsonWriter:
+    """One document: what the scores are of, and each text with its means and its tokens."""
+
+    def __init__(self, stream: TextIO, about: About, by_text: bool):
+        self._stream, self._about, self._by_text = stream, about, by_text
+        head = {
+            "cell": about.cell,
+            "layers": about.layers,
+            "best_layer": about.best,
+            "because": about.why,
+            "window": about.window,
+            "unit": UNIT,
+            "detection": {str(layer): said for layer, said in about.detection.items()},
+            "emotions": about.emotions,
+        }
+        stream.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "texts": [')
+        self._mean = _mean(about)
+        self._n_texts = self._n_tokens = 0
+
+    def take(self, piece: Piece) -> None:
+        """Write tokens, and the means behind a text's last."""
+        if piece.text != self._n_texts - 1:
+            comma = "," if self._n_texts else ""
+            name = json.dumps(piece.name, ensure_ascii=False)
+            self._stream.write(f'{comma}\n {{"text": {name}')
+            self._stream.write("" if self._by_text else ', "tokens": [')
+            self._n_texts, self._n_tokens = piece.text + 1, 0
+        if not self._by_text:
+            self._tokens(piece)
+        self._mean.add(piece.score)
+        if piece.last:
+            means = _numbers(self._mean.mean())
+            closing = "" if self._by_text else "]"
+            self._stream.write(
+                f'{closing}, "scored": {self._mean.n}, "mean": {json.dumps(means)}}}'
+            )
+            self._mean = _mean(self._about)
+
+    def _tokens(self, piece: Piece) -> None:
+        for at, (token, start, end) in enumerate(
+            zip(piece.token, piece.start, piece.end, strict=True)
+        ):
+            row = {
+                "position": piece.first + at,
+                "start": start,
+                "end": end,
+                "token": token,
+                "scores": _numbers(piece.score[at]),
+            }
+            comma = "," if self._n_tokens else ""
+            self._stream.write(f"{comma}\n  {json.dumps(row, ensure_ascii=False)}")
+            self._n_tokens += 1
+
+    def end(self) -> None:
+        """Close the document."""
+        self._stream.write("\n]}\n")
+
+
+@contextmanager
+def table_file(file: Path, about: About, by_text: bool) -> Iterator[Writer]:
+    """Give what writes a `.csv`, `.json` or `.parquet`, which appears whole at the end."""
+    with written_whole(file) as partial:
+        if file.suffix == ".parquet":
+            writer: Writer = TableWriter(ParquetSink(partial, about, by_text), about, by_text)
+            yield writer
+            writer.end()
+            return
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            writer = text_writer(stream, file.suffix[1:], about, by_text)
+            yield writer
+            writer.end()
+
+
+def text_writer(stream: TextIO, form: str, about: About, by_text: bool) -> Writer:
+    """Return what writes `csv` or `json` to a stream."""
+    if form == "json":
+        return JsonWriter(stream, about, by_text)
+    return TableWriter(CsvSink(stream, about, by_text), about, by_text)
+
+
+def _mean(about: About) -> TextMean:
+    return TextMean(len(about.layers), len(about.emotions))
+
+
+def _numbers(values: ndarray) -> Any:
+    """Return nested lists of numbers that JSON holds: rounded, null where one is missing."""
+    if values.ndim > 1:
+        return [_numbers(row) for row in values]
+    return [round(float(v), DIGITS) if np.isfinite(v) else None for v in values]

@@ -1,0 +1,405 @@
+"""`emovec read`: its numbers against the stored vectors, its forms against each other, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.contrasts import contrast, emotion_names
+from engine.cli import app
+from engine.detection.contexts import contexts
+from engine.detection.output import DIGITS
+from engine.detection.terminal import printable
+from manifests.errors import InputError
+from store import open_analysis, open_cell
+from tests.test_run import EMOVEC, ROOT, emovec
+from tests.tiny import EMOTIONS, make_tiny_model, sentence, write_manifest
+
+WINDOWS = ["all", "no-first", "after-50"]
+NAME = "tiny@own"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """An analysed run's root: every emotion on two topics, texts of 60 to 90 words."""
+    folder, rng = tmp_path_factory.mktemp("read"), random.Random(1)
+    with (folder / "stories.jsonl").open("w") as stream:
+        for emotion in EMOTIONS:
+            for topic in ("a walk home", "bread"):
+                stories = [sentence(rng, rng.randint(60, 90)) for _ in range(2)]
+                row = {"emotion": emotion, "topic": topic, "stories": stories}
+                stream.write(json.dumps(row) + "\n")
+    lines = [sentence(rng, rng.randint(60, 90)) for _ in range(6)]
+    (folder / "neutral.txt").write_text("\n".join(lines) + "\n")
+    windows = [
+        *WINDOWS,
+        {"name": "by-rms", "start": 1, "normalize": "rms"},
+        {"name": "early", "start": 2, "end": 12},
+    ]
+    extraction = {"max_tokens": 256, "windows": windows}
+    manifest = write_manifest(folder, tiny_model, extraction=extraction)
+    emovec("analyze", manifest, "--root", folder / "runs")
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def texts(run: Path) -> list[str]:
+    """The stories and neutral texts as the cell has them, in its order."""
+    table = pd.read_parquet(run / "study" / "corpora" / "own" / "stories.parquet")
+    return [str(text) for text in table["text"]]
+
+
+def read(root: Path, *arguments: str | Path) -> tuple[str, str]:
+    """Run `emovec read` in this process and return what it prints, data and words apart."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        app(["read", *map(str, arguments), "--root", str(root)], standalone_mode=False)
+    return out.getvalue(), err.getvalue()
+
+
+def read_table(root: Path, *arguments: str | Path) -> pd.DataFrame:
+    printed, _ = read(root, NAME, *arguments, "--csv")
+    return pd.read_csv(io.StringIO(printed), keep_default_na=False, na_values="nan")
+
+
+def expected_scores(root: Path, window: str, layer: int) -> np.ndarray:
+    """Scores [text, emotion] of the stored story vectors, from their definition."""
+    cell = open_cell(root / "study", NAME)
+    x_ND = cell["residual_mean"].sel(window=window, layer=layer).to_numpy().astype(np.float64)
+    labels = cell["emotion"].to_numpy()
+    vector_ED = contrast(cell, "both", window, [layer])[0].to_numpy()
+    unit_ED = vector_ED / np.linalg.norm(vector_ED, axis=1, keepdims=True)
+    means = np.array([x_ND[labels == emotion].mean(axis=0) for emotion in emotion_names(cell)])
+    zero_E = x_ND[labels == ""].mean(axis=0) @ unit_ED.T
+    return (x_ND @ unit_ED.T - zero_E) / (means @ unit_ED.T).std(axis=0)
+
+
+@pytest.mark.parametrize("window", [*WINDOWS, "by-rms", "early"])
+def test_a_texts_scores_are_those_of_its_story_vector(
+    run: Path, texts: list[str], tmp_path: Path, window: str
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(texts))
+    for layers in ("1", "0-2"):
+        table = read_table(
+            run, file, "--lines", "--per-text", "--window", window, "--layer", layers
+        )
+        for layer, rows in table.groupby("layer"):
+            want = expected_scores(run, window, int(layer))
+            np.testing.assert_allclose(rows[list(EMOTIONS)], want, atol=2e-3)
+            np.testing.assert_allclose(rows[list(EMOTIONS)], want, rtol=1e-3, atol=1e-3)
+    neutral = want[len(EMOTIONS) * 4 :]
+    np.testing.assert_allclose(neutral.mean(axis=0), 0, atol=1e-9)
+
+
+def test_tokens_are_where_they_say_and_average_to_their_text(
+    run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "story.txt"
+    file.write_text(texts[0])
+    tokens = read_table(run, file, "--layer", "1")
+    whole = read_table(run, file, "--layer", "1", "--per-text")
+    assert list(tokens["position"]) == list(range(len(tokens)))
+    for row in tokens.to_dict("records"):
+        assert texts[0][row["start"] : row["end"]] == row["token"]
+    assert tokens.iloc[0][list(EMOTIONS)].isna().all()
+    assert tokens.iloc[1:][list(EMOTIONS)].notna().all(axis=None)
+    np.testing.assert_allclose(
+        tokens[list(EMOTIONS)].mean(), whole[list(EMOTIONS)].iloc[0].astype(float), atol=2e-4
+    )
+    assert whole["tokens"].iloc[0] == len(tokens) - 1
+    early = read_table(run, file, "--layer", "1", "--window", "early")
+    assert list(np.flatnonzero(early["sad"].notna())) == list(range(2, 12))
+
+
+def test_tokens_equal_a_plain_pass_of_hugging_face(
+    run: Path, texts: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = tmp_path / "story.txt"
+    file.write_text(texts[3])
+    table = read_table(run, file, "--layers", "2")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    ids = AutoTokenizer.from_pretrained(tiny_model)(texts[3], return_tensors="pt").input_ids
+    kept: list[Any] = []
+    model.model.layers[2].register_forward_hook(lambda module, args, output: kept.append(output))
+    with torch.no_grad():
+        model(ids)
+    residual = kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+    x_TD = residual.reshape(-1, residual.shape[-1]).double().numpy()
+    cell = open_cell(run / "study", NAME)
+    stored = cell["residual_mean"].sel(window="no-first", layer=2).to_numpy().astype(np.float64)
+    labels = cell["emotion"].to_numpy()
+    vector_ED = contrast(cell, "both", "no-first", [2])[0].to_numpy()
+    unit_ED = vector_ED / np.linalg.norm(vector_ED, axis=1, keepdims=True)
+    means = np.array([stored[labels == emotion].mean(axis=0) for emotion in EMOTIONS])
+    want = (x_TD - stored[labels == ""].mean(axis=0)) @ unit_ED.T / (means @ unit_ED.T).std(axis=0)
+    np.testing.assert_allclose(table[list(EMOTIONS)].iloc[1:], want[1:], atol=2e-3)
+
+
+def test_csv_json_and_parquet_say_the_same(run: Path, texts: list[str], tmp_path: Path) -> None:
+    for number in (0, 1):
+        (tmp_path / f"{number}.txt").write_text(texts[number])
+    files = [tmp_path / "0.txt", tmp_path / "1.txt"]
+    asked = (NAME, *files, "--layer", "0,2", "--emotions", "sad, happy")
+    for ending in ("csv", "json", "parquet"):
+        read(run, *asked, "--to", tmp_path / f"out.{ending}")
+    table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False, na_values="nan")
+    stored = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(table) == list(stored)
+    assert list(table)[-2:] == ["sad", "happy"]
+    for column in table:
+        if column in ("sad", "happy"):
+            np.testing.assert_allclose(table[column], stored[column], atol=10.0**-DIGITS)
+        else:
+            assert list(table[column]) == list(stored[column])
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["emotions"] == ["sad", "happy"]
+    assert document["layers"] == [0, 2]
+    assert [text["text"] for text in document["texts"]] == [str(file) for file in files]
+    rows = iter(table.to_dict("records"))
+    for text in document["texts"]:
+        for token in text["tokens"]:
+            for scores in token["scores"]:
+                row = next(rows)
+                assert (row["position"], row["token"]) == (token["position"], token["token"])
+                for name, score in zip(("sad", "happy"), scores, strict=True):
+                    assert (score is None and math.isnan(row[name])) or row[name] == score
+        counted = [token["scores"] for token in text["tokens"] if token["scores"][0][0] is not None]
+        assert text["scored"] == len(counted)
+        np.testing.assert_allclose(text["mean"], np.mean(counted, axis=0), atol=2e-4)
+    assert next(rows, None) is None
+    for ending in ("csv", "json", "parquet"):
+        read(run, *asked, "--per-text", "--to", tmp_path / f"means.{ending}")
+    means = pd.read_csv(tmp_path / "means.csv")
+    np.testing.assert_allclose(
+        means[["sad", "happy"]],
+        pd.read_parquet(tmp_path / "means.parquet")[["sad", "happy"]],
+        atol=10.0**-DIGITS,
+    )
+    document = json.loads((tmp_path / "means.json").read_text())
+    assert "tokens" not in document["texts"][0]
+    np.testing.assert_allclose(
+        means[["sad", "happy"]],
+        np.concatenate([text["mean"] for text in document["texts"]]),
+        atol=10.0**-DIGITS,
+    )
+
+
+@given(st.integers(1, 4000), st.integers(2, 300), st.integers(0, 120))
+@settings(max_examples=300, deadline=None)
+def test_contexts_score_every_token_once(n_tokens: int, room: int, at_least: int) -> None:
+    if n_tokens > room and max(room // 4, at_least) >= room:
+        with pytest.raises(ValueError, match="none behind"):
+            contexts(n_tokens, room, at_least)
+        return
+    scored: list[int] = []
+    for context in contexts(n_tokens, room, at_least):
+        assert 0 < context.n_tokens <= room
+        assert context.n_known >= (at_least if context.first else 0)
+        scored += range(context.first + context.n_known, context.first + context.n_tokens)
+    assert scored == list(range(n_tokens))
+
+
+def test_long_texts_are_read_in_contexts_each_token_in_the_first_that_holds_it(
+    run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    long = " ".join(texts[:20])
+    (tmp_path / "long.txt").write_text(long)
+    table = read_table(run, tmp_path / "long.txt", "--layer", "1")
+    n, room = len(table), 256
+    assert n > 4 * room
+    assert list(table["position"]) == list(range(n))
+    for row in table.to_dict("records"):
+        assert long[row["start"] : row["end"]] == row["token"]
+    assert table[list(EMOTIONS)].iloc[1:].notna().all(axis=None)
+    second = contexts(n, room, 1)[1]
+    begin, end = table["start"].iloc[second.first], table["end"].iloc[second.first + room - 1]
+    (tmp_path / "second.txt").write_text(long[begin:end].lstrip())
+    alone = read_table(run, tmp_path / "second.txt", "--layer", "1")
+    assert len(alone) == room
+    np.testing.assert_allclose(
+        table[list(EMOTIONS)].iloc[second.first + second.n_known : second.first + room],
+        alone[list(EMOTIONS)].iloc[second.n_known :],
+        atol=2e-3,
+    )
+
+
+@pytest.mark.slow
+def test_a_million_tokens_are_read_in_bounded_memory(run: Path, tmp_path: Path) -> None:
+    rng = random.Random(2)
+    (tmp_path / "long.txt").write_text("\n".join(sentence(rng, 100) for _ in range(4_500)))
+    script = (
+        "import resource, sys; from engine.cli import main\n"
+        "try: main()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    arguments = ["read", NAME, tmp_path / "long.txt", "--root", run, "--layer", "1"]
+    done = subprocess.run(
+        [EMOVEC[0], "-c", script, *map(str, arguments), "--to", str(tmp_path / "out.parquet")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=800,
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert len(table) > 1_000_000
+    assert list(table["position"]) == list(range(len(table)))
+    assert table[list(EMOTIONS)].iloc[1:].notna().all(axis=None)
+    assert int(done.stderr.splitlines()[-1]) < 3_000_000  # KiB
+
+
+def test_the_screen_says_what_leads_and_commands_no_terminal(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "odd.txt"
+    file.write_text(
+        "The rain \x1b[31mred \u202e walked home 🙂 café\r\nnobody spoke [bold]x[/bold]"
+    )
+    shown, said = read(run, NAME, file)
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "The rain \\x1b[31mred \\u202e walked home 🙂 café\nnobody spoke [bold]x" in shown
+    most = next(line for line in shown.splitlines() if line.startswith("most"))
+    means = read_table(run, file, "--per-text").iloc[0][list(EMOTIONS)].astype(float)
+    highest = means.sort_values(ascending=False).index[0]
+    assert most.split()[1] == highest
+    best = open_analysis(run / "study", NAME)["detected_reciprocal_rank"].sel(window="no-first")
+    layer = int(best.where(best["layer"] >= 0, drop=True).idxmax("layer"))
+    assert f"layer {layer} (tells stories on other topics apart best)" in said
+    assert "among the first 5 of 6" in said
+    assert printable("a\tb\nc\x07") == "a\tb\nc\\x07"
+
+
+def test_standard_input_and_lines(run: Path, tmp_path: Path) -> None:
+    given = subprocess.run(
+        [*EMOVEC, "read", NAME, "-", "--lines", "--per-text", "--csv", "--root", str(run)],
+        input="she walked home\n\n  \nthe old street was cold\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert given.returncode == 0, given.stderr
+    rows = list(csv.DictReader(io.StringIO(given.stdout)))
+    assert [row["text"] for row in rows] == ["-:1", "-:4"]
+
+
+def test_a_text_without_a_token_in_the_window_has_no_scores_and_says_so(
+    run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("rain")
+    shown, _ = read(run, NAME, tmp_path / "short.txt", "--window", "after-50")
+    assert "no token lies in the window after-50" in shown
+    table = read_table(run, tmp_path / "short.txt", "--per-text", "--window", "after-50")
+    assert table["tokens"].iloc[0] == 0
+    assert table[list(EMOTIONS)].isna().all(axis=None)
+
+
+def test_a_model_that_moved_is_found_and_another_one_is_refused(
+    run: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model, moved)
+    (tmp_path / "a.txt").write_text("she walked home")
+    asked = (NAME, tmp_path / "a.txt", "--csv")
+    here, _ = read(run, *asked)
+    assert read(run, *asked, "--model", moved)[0] == here
+    other = make_tiny_model(tmp_path / "other", seed=5)
+    with pytest.raises(InputError, match="does not hold the model that the cell was read with"):
+        read(run, *asked, "--model", other)
+
+
+def test_a_cell_in_two_runs_asks_which(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for name in ("one", "two"):
+        shutil.copytree(run / "study", root / name)
+    (tmp_path / "a.txt").write_text("she walked home")
+    with pytest.raises(InputError, match="say which: --run one or --run two"):
+        read(root, NAME, tmp_path / "a.txt")
+    assert read(root, NAME, tmp_path / "a.txt", "--run", "two", "--csv")[0]
+
+
+def test_bad_input_is_one_line_and_writes_nothing(run: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good.txt"
+    good.write_text("she walked home")
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "binary.txt").write_bytes(b"rain\nr\0in")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    missing, out = tmp_path / "missing.txt", tmp_path / "out.csv"
+    cases: list[tuple[tuple[str | Path, ...], str]] = [
+        (("tiny@other", good), "no run under"),
+        ((NAME, missing), "is not there"),
+        ((NAME, tmp_path), "is no file"),
+        ((NAME, tmp_path / "empty.txt"), "is empty"),
+        ((NAME, tmp_path / "binary.txt"), "binary.txt:2: is binary: a NUL byte"),
+        ((NAME, tmp_path / "latin.txt"), "is not UTF-8 text: byte 0xe9 at 3"),
+        ((NAME, good, good), "is given twice"),
+        ((NAME, good, "--layer", "7"), "has no block 7; it has 0, 1, 2"),
+        ((NAME, good, "--layer", "-1"), "names no block"),
+        ((NAME, good, "--layer", "soon"), "names no block"),
+        ((NAME, good, "--emotions", "sad,glum"), "'glum' is none of its emotions"),
+        ((NAME, good, "--emotions", ","), "--emotions: names none"),
+        ((NAME, good, "--window", "late"), "no window 'late'"),
+        ((NAME, good, "--layers", "0-2"), "the screen shows one"),
+        ((NAME, good, "--per-text"), "needs --csv, --json or --to"),
+        ((NAME, good, "--csv", "--json"), "one too many"),
+        ((NAME, good, "--to", tmp_path / "out.txt"), "ends in none of"),
+        ((NAME, good, "--to", tmp_path / "nowhere" / "out.csv"), "there is no folder"),
+        ((NAME, good, "--run", "other"), "was never extracted"),
+        ((NAME, good, "--model", tmp_path), "no config.json"),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for arguments, what in cases:
+        with pytest.raises(InputError) as refused:
+            read(run, *arguments)
+        assert what in str(refused.value), arguments
+        assert len(str(refused.value).splitlines()) == 1
+    refused = emovec("read", NAME, missing, "--root", run, check=2)
+    assert refused.stderr == f"{missing}: is not there\n"
+    assert refused.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before
+    assert not out.exists()
+
+
+def test_a_cell_that_is_not_complete_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "study", tmp_path / "runs" / "study")
+    residuals = tmp_path / "runs" / "study" / "cells" / NAME / "residuals.zarr"
+    shutil.rmtree(residuals / "residual_mean" / "c")
+    (tmp_path / "a.txt").write_text("she walked home")
+    with pytest.raises(InputError, match="is not extracted completely"):
+        read(tmp_path / "runs", NAME, tmp_path / "a.txt")
+
+
+def test_without_an_analysis_two_thirds_of_depth_are_taken(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "study", tmp_path / "runs" / "study")
+    shutil.rmtree(tmp_path / "runs" / "study" / "cells" / NAME / "analysis.zarr")
+    (tmp_path / "a.txt").write_text("she walked home")
+    _, said = read(tmp_path / "runs", NAME, tmp_path / "a.txt")
+    assert "layer 2 (nearest to two thirds of depth" in said
+
+
+def test_the_store_says_where_its_model_comes_from(run: Path, tiny_model: Path) -> None:
+    source = open_cell(run / "study", NAME).attrs["source"]
+    assert source["path"] == str(tiny_model)
+    assert source["trust_remote_code"] is False
+    manifest = yaml.safe_load((run / "study" / "manifest.yaml").read_text())
+    assert list(manifest["models"]) == [source["name"]]
