@@ -1,0 +1,168 @@
+"""The page of scored texts: what it carries, that nothing in a text is run, how it feels to use."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.detection import leading_emotions
+from engine.detection.output import About
+from engine.detection.page import MAX_SHOWN, PageWriter
+from engine.detection.reading import Piece
+from manifests.errors import InputError
+from tests.test_page import CLOSING, IMAGE, SCRIPT, TURNED, chromium, plotted, requests
+
+EMOTIONS = ["glad", "glum", "wry", IMAGE, "calm", "cross", "coy", "shy", "bold", "tired"]
+LAYERS = [3, 7, 11]
+WORDS = f"She saw 🙂 {SCRIPT} {TURNED} {CLOSING} and\n\nwalked on for a while".split(" ")
+ABOUT = About("m@c", LAYERS, 7, "as asked for", "no-first", EMOTIONS, dict.fromkeys(LAYERS, "so"))
+
+
+def pieces(words: list[str], number: int, name: str, seed: int) -> Iterator[Piece]:
+    """A text in two pieces, its first token outside of the window, one emoji in two tokens."""
+    text = " ".join(words)
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    starts = [0, *ends[:-1]]
+    spans = [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+    spans.insert(2, spans[2])
+    score = np.random.default_rng(seed).normal(0.5, 1.5, (len(spans), len(LAYERS), len(EMOTIONS)))
+    score[0] = np.nan
+    for part, last in ((slice(0, 4), False), (slice(4, None), True)):
+        yield Piece(
+            number,
+            name,
+            part.start,
+            [text[a:b] for a, b in spans[part]],
+            [a for a, _ in spans[part]],
+            [b for _, b in spans[part]],
+            score[part].astype(np.float32),
+            last,
+        )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Piece]]]:
+    file = tmp_path_factory.mktemp("page") / "page.html"
+    given = [
+        list(pieces(WORDS, 0, f"one {SCRIPT}.txt", 1)),
+        list(pieces(WORDS[::-1], 1, "two.txt", 2)),
+    ]
+    writer = PageWriter(file, ABOUT)
+    for text in given:
+        for piece in text:
+            writer.take(piece)
+    assert not file.exists()
+    writer.end()
+    return file, given
+
+
+def payload(file: Path) -> Any:
+    found = re.search(r'<script type="text/plain" id="data">([^<]*)</script>', file.read_text())
+    assert found is not None
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+def test_the_page_carries_the_scores_it_was_given(made: tuple[Path, list[list[Piece]]]) -> None:
+    file, given = made
+    data = payload(file)
+    assert data["layers"] == LAYERS
+    assert data["best"] == 1
+    for text, parts in zip(data["texts"], given, strict=True):
+        score_TLE = np.concatenate([piece.score for piece in parts])
+        for layer, shown in enumerate(text["layers"]):
+            score_TE = score_TLE[:, layer]
+            np.testing.assert_allclose(shown["mean"], 100 * np.nanmean(score_TE, axis=0), atol=0.51)
+            assert shown["leading"] == leading_emotions(score_TE, 8)
+            for curve, row in zip(shown["curves"], shown["leading"], strict=True):
+                assert curve[0] is None
+                np.testing.assert_allclose(curve[1:], 100 * score_TE[1:, row], atol=0.51)
+            for token in range(1, len(score_TE)):
+                order = np.argsort(-score_TE[token])[:5]
+                assert shown["highest"][token] == list(order)
+    assert "".join(data["texts"][0]["tokens"]).startswith("She saw 🙂 <script>")
+    assert data["texts"][0]["tokens"].count(" 🙂") == 1
+
+
+def test_leading_emotions_are_those_with_most_above_zero() -> None:
+    score_TE = np.array([[3, 1, -1], [2, 2.5, 0], [np.nan] * 3, [-3, -2, -1]], dtype=np.float32)
+    assert leading_emotions(score_TE, 3) == [0, 1]
+    assert leading_emotions(score_TE, 1) == [0]
+    assert leading_emotions(np.full((2, 3), np.nan, dtype=np.float32), 2) == []
+
+
+def test_untrusted_text_is_data_and_nothing_comes_from_outside(
+    made: tuple[Path, list[list[Piece]]],
+) -> None:
+    page = made[0].read_text()
+    for bad in (SCRIPT, IMAGE, CLOSING, "\u202e"):
+        assert bad not in page
+    assert "default-src 'none'" in page.replace("&#39;", "'")
+    assert "\u202e" not in json.dumps(payload(made[0]), ensure_ascii=False)
+
+
+def test_more_than_a_page_holds_is_refused(tmp_path: Path) -> None:
+    writer = PageWriter(tmp_path / "page.html", ABOUT)
+    n = MAX_SHOWN // len(LAYERS) + 1
+    score = np.zeros((n, len(LAYERS), len(EMOTIONS)), dtype=np.float32)
+    with pytest.raises(InputError, match=r"a page holds 200,000 tokens times layers.*--layer"):
+        writer.take(Piece(0, "long", 0, ["a"] * n, [0] * n, [1] * n, score, True))
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("look", ["desktop", "phone", "dark"])
+def test_the_page_works_from_disk(made: tuple[Path, list[list[Piece]]], look: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    file, given = made
+    scores = [np.concatenate([piece.score for piece in text]) for text in given]
+    for browser in chromium(look):
+        browser.get(file.as_uri())
+        WebDriverWait(browser, 20).until(
+            lambda b: b.execute_script("return document.documentElement.dataset.ready === 'yes'")
+        )
+        assert browser.title.startswith(f"one {SCRIPT}.txt")
+        spans = browser.find_elements(By.CSS_SELECTOR, "#tokens span")
+        assert len(spans) == len(scores[0])
+        assert browser.find_element(By.ID, "layer-name").text == "7"
+        Select(browser.find_element(By.ID, "smooth")).select_by_visible_text("no tokens")
+        tinted = [
+            "tinted" in span.get_attribute("class")
+            for span in browser.find_elements(By.CSS_SELECTOR, "#tokens span")
+        ]
+        leading = leading_emotions(scores[0][:, 1], 8)
+        want = np.nan_to_num(scores[0][:, 1, leading].max(axis=1), nan=-1) >= 0.995
+        assert tinted == want.tolist()
+        spans[5].click()
+        said = browser.find_element(By.ID, "token-says").text
+        first = EMOTIONS[int(scores[0][5, 1].argmax())]
+        assert f": {first} " in said
+        browser.find_element(By.ID, "tokens").send_keys(Keys.ARROW_LEFT)
+        assert browser.find_element(By.ID, "token-says").text != said
+        slider = browser.find_element(By.ID, "layer")
+        slider.send_keys(Keys.HOME)
+        assert browser.find_element(By.ID, "layer-name").text == "3"
+        traces = plotted(browser, "line-plot")
+        row = leading_emotions(scores[0][:, 0], 8)[0]
+        np.testing.assert_allclose(traces[0]["y"][1:], scores[0][1:, 0, row], atol=0.0051)
+        top = browser.find_element(By.CSS_SELECTOR, "#mean-rows td").text
+        assert top == EMOTIONS[int(np.nanmean(scores[0][:, 0], axis=0).argmax())]
+        Select(browser.find_element(By.ID, "which")).select_by_visible_text("two.txt")
+        shown = browser.find_element(By.ID, "tokens").text
+        assert shown.startswith("while a for")
+        assert "= <script>document.title" in shown
+        assert browser.title != "taken"
+        assert not browser.find_element(By.ID, "trouble").is_displayed()
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in requests(browser))
+        width = "return document.documentElement.scrollWidth - window.innerWidth"
+        assert browser.execute_script(width) <= 0
