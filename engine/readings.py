@@ -17,6 +17,7 @@ from engine.machines import Machines
 from engine.machines.workers import ClusterGone, Workers
 from engine.models import model_source
 from engine.plan import Stage, made_from
+from engine.versions import other_versions
 from store.corpus import read_corpus
 from store.places import Place
 from store.residuals import create_residuals
@@ -73,6 +74,7 @@ class CellReading:
         self.ended = False
         self._tokens, self._seconds = 0, 0.0
         self._readers: set[str] = set()
+        self._others: dict[str, None] = {}
         self._job: dict[str, Any] = {}
         self._started = time.monotonic()
 
@@ -113,6 +115,7 @@ class CellReading:
         self._tokens += figures["tokens"]
         self._seconds += figures["seconds"]
         self._readers.add(figures["worker"])
+        self._others |= dict.fromkeys(other_versions(figures["versions"]))
 
     def end(self) -> None:
         """Count over the complete store, and write the stage's record."""
@@ -124,7 +127,8 @@ class CellReading:
         )
         counts = self._here.result(counting)
         rate = self._tokens * len(self._readers) / self._seconds if self._seconds else None
-        ledger.finish(stage, self._started, {**counts, "tokens_per_second": rate})
+        others = {"other_versions": list(self._others)} if self._others else {}
+        ledger.finish(stage, self._started, {**counts, "tokens_per_second": rate, **others})
         self.ended = True
 
     def fail(self, error: Exception) -> None:

@@ -29,6 +29,7 @@ from engine.generation.prompts import writing_from_json
 from engine.machines.slot import Slot
 from engine.machines.workers import Run, program_digest
 from engine.models import ModelSource, ModelUnavailable, fetch_model, hub_tokenizer
+from engine.versions import program_versions
 from manifests.norms import Norms
 from store.corpus import Text, seal_corpus
 from store.journal import journal_rows
@@ -101,12 +102,15 @@ def call(run: Run, work: Callable[..., Any], *arguments: Any) -> Any:
         _mine.run = before
 
 
-def require_fit(run: Run, dask_worker: Any) -> None:
+def require_fit(run: Run, dask_worker: Any) -> tuple[str, dict[str, str]]:
     """Refuse to work for a run of other source, or whose folders are not here.
 
     Args:
         run: the run.
         dask_worker: this worker (`Client.run` gives it to an argument of this name).
+
+    Returns:
+        This host's name, and the versions of the programs here.
 
     Raises:
         WorkerUnfit: naming this host.
@@ -123,6 +127,7 @@ def require_fit(run: Run, dask_worker: Any) -> None:
             f"a worker on {host} runs other source than {run.host}; use one checkout for both",
             me,
         )
+    return host, program_versions()
 
 
 def _seen(folder: str) -> bool:
@@ -261,7 +266,7 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
 
     key = f"read:{job['model']['folder']}:{job['extraction']['backend']}"
     figures = dict(_in_child(key, Path(job["log"]), "read", job, on_event))
-    return {**figures, "worker": get_worker().address}
+    return {**figures, "worker": get_worker().address, "versions": program_versions()}
 
 
 def steer(job: dict[str, Any]) -> dict[str, Any]:

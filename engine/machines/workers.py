@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events import EVENT_TYPES, Listener, Note
+from engine.versions import other_versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -113,6 +114,7 @@ class Workers:
         self._listener, self._trouble = listener, trouble
         self._looked_at: set[str] = set()
         self._unfit: dict[str, str] = {}
+        self._compared: set[str] = set()
         client.subscribe_topic(run.topic, _relay(listener))
 
     def submit(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
@@ -210,10 +212,18 @@ class Workers:
                 if isinstance(answer, ImportError | tasks.WorkerUnfit):
                     self._unfit[address] = str(answer)
                     self._listener(Note(f"{answer}; it is left out"))
+                elif isinstance(answer, tuple):
+                    self._compare(*answer)
         fit = [address for address in there if address not in self._unfit]
         if there and not fit:
             raise ClusterGone(next(self._unfit[address] for address in there))
         return fit
+
+    def _compare(self, host: str, versions: dict[str, str]) -> None:
+        """Tell once of each host whose programs are others, whose last digits may differ."""
+        if host not in self._compared and (others := other_versions(versions)):
+            self._compared.add(host)
+            self._listener(Note(f"a worker on {host} has {', '.join(others)}"))
 
     def do(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Have one task done by a worker that has its model slot free, and wait for its result."""
