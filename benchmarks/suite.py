@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.device import has_gpu
 
-PARTS = ("generation", "extraction", "analysis", "storage", "machines", "steering")
+PARTS = ("generation", "extraction", "analysis", "storage", "machines", "steering", "reading")
 
 
 def commands(
@@ -42,6 +42,7 @@ def commands(
         "storage": ["--texts", "512", *(["--root", root] if root else [])],
         "machines": ["--texts", "2048"],
         "steering": ["--requests", "512" if large else "128", *of_model],
+        "reading": ["--texts", "512" if large else "64"],
     }
     found = []
     for part in parts:

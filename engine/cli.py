@@ -326,7 +326,7 @@ def bench(
         str,
         typer.Argument(
             metavar="[PART]",
-            help="generation, extraction, analysis, storage, machines, steering, or all.",
+            help="generation, extraction, analysis, storage, machines, steering, reading, or all.",
         ),
     ] = "all",
     model: Annotated[
