@@ -44,7 +44,7 @@ FIRST = (
 )
 """Tables that are carried before others."""
 
-SHOWN = ("geometry", "claim_summary", "activations", "corpora", "norms")
+SHOWN = ("geometry", "claim_summary", "activations", "detection", "corpora", "norms")
 
 
 def page_job(plan: Plan, layout: Layout) -> dict[str, Any]:

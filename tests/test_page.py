@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from analysis.claim_tables import claims_table, norms_table, summary_table
+from analysis.detection_table import detection_table
 from analysis.geometry_table import geometry_table, peaks
 from analysis.report.content import CorpusContent, Refused, RunContent, Story
 from analysis.report.page import STATISTICS, build_page
@@ -116,6 +117,7 @@ def made_run(name: str = "made") -> RunContent:
             "geometry": geometry,
             "claim_summary": summary_table(claims, cells),
             "activations": activation_table(cells),
+            "detection": detection_table(cells),
             "corpora": corpora.assign(stories=2.0 * N_EMOTIONS, refused_leak=[7.0, np.nan]),
             "norms": norms_table(cells),
         },
@@ -240,6 +242,7 @@ def test_sentences_say_what_the_tables_hold(run: RunContent) -> None:
         run.tables["geometry"],
         run.tables["claim_summary"],
         run.tables["activations"],
+        run.tables["detection"],
         {("large", "stories")},
     )
     assert [s.about for s in said] == [
@@ -265,6 +268,12 @@ def test_sentences_say_what_the_tables_hold(run: RunContent) -> None:
         & (massive["peak_share"] > 0.5)
     ]["layer"]
     assert f"In layers {layers.min()}-{layers.max()} one token" in text
+    found = run.tables["detection"].query(
+        "model == 'small' and corpus == 'stories' and window == 'no-first' and layer >= 0"
+    )
+    best = found.sort_values("mean_reciprocal_rank").iloc[-1]
+    assert f"tell stories apart best at layer {best['layer']}: among {N_EMOTIONS}" in text
+    assert f"among the first five in {best['top_5']:.0%}" in text
 
 
 def test_methods_are_those_of_the_manifest(page: str) -> None:

@@ -88,7 +88,11 @@ def _shown(run: RunContent) -> dict[str, Any]:
     twins = {(c.model, c.corpus) for c in run.cells} - shown
     tables = run.tables
     said: list[Said] = summary(
-        tables["geometry"], tables["claim_summary"], tables["activations"], twins
+        tables["geometry"],
+        tables["claim_summary"],
+        tables["activations"],
+        tables["detection"],
+        twins,
     )
     return {
         "name": run.name,

@@ -42,6 +42,7 @@ def summary(
     geometry: pd.DataFrame,
     claims: pd.DataFrame,
     activations: pd.DataFrame,
+    detection: pd.DataFrame,
     baselines: Collection[tuple[str | None, str]] = (),
 ) -> list[Said]:
     """Return what was found of every cell and of every pair of corpora.
@@ -52,6 +53,7 @@ def summary(
         geometry: as `analysis.geometry_table.geometry_table` returns it.
         claims: as `analysis.claim_tables.summary_table` returns it.
         activations: as `analysis.tables.activation_table` returns it.
+        detection: as `analysis.detection_table.detection_table` returns it.
         baselines: cells (model, corpus) that are only there as another's baseline and not told of.
     """
     contrast, norms = (str(geometry[key].iloc[0]) for key in ("contrast", "norms"))
@@ -81,6 +83,7 @@ def summary(
         else:
             sentences = _peak(row, named)
         sentences += _massive(activations, model, corpus)
+        sentences += _detected(detection[detection["window"] == window], model, corpus)
         own = claims[(claims["model"] == model) & (claims["corpus"] == corpus)]
         sentences += _verdicts(own[own["corpus_b"] == ""])
         found.append(Said(f"{model} reads {corpus}", tuple(sentences)))
@@ -141,6 +144,21 @@ def _massive(activations: pd.DataFrame, model: str, corpus: str) -> list[str]:
         f"In layers {ranges([int(i) for i in rows['layer']])} one token carries most of a text's "
         f"norm (the first in {rows['first_token_peak'].median():.0%} of texts, median), so a mean "
         "over all tokens says little of the text there."
+    ]
+
+
+def _detected(detection: pd.DataFrame, model: str, corpus: str) -> list[str]:
+    """Say at which block vectors tell stories on other topics apart best, and how well."""
+    here = (detection["model"] == model) & (detection["corpus"] == corpus)
+    rows = detection[here & (detection["layer"] >= 0)].dropna(subset="mean_reciprocal_rank")
+    if rows.empty:
+        return []
+    best = rows.sort_values("mean_reciprocal_rank", kind="stable").iloc[-1]
+    return [
+        f"Vectors made from other topics tell stories apart best at layer {best['layer']}: among "
+        f"{best['n_emotions']} emotions a story's own is first in {best['top_1']:.0%} (by chance "
+        f"{best['top_1_chance']:.1%}) and among the first five in {best['top_5']:.0%} "
+        f"({best['top_5_chance']:.1%})."
     ]
 
 
