@@ -9,9 +9,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 
+from engine.machines.local import local_cluster, reading_workers
+from engine.machines.workers import new_run
 from store.shards import missing_shards
 from tests.test_run import EMOVEC, ROOT, assert_same_bytes, emovec, many_shards
 from tests.tiny import write_manifest
@@ -101,6 +104,25 @@ def test_ctrl_c_ends_every_process_without_a_word_from_the_workers(
     assert "Traceback" not in error
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
+
+
+def test_a_machine_that_slept_keeps_its_workers() -> None:
+    """Dask takes a worker for dead that was not heard of for long, as after a night's sleep."""
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "200 ms"}),
+        local_cluster(new_run(()), lambda event: None) as here,
+        reading_workers(new_run(()), [{}], lambda event: None) as readers,
+    ):
+        for workers in (here, readers):
+            cluster = workers.client.cluster
+            before = set(workers.addresses())
+            assert len(before) == 1
+            for _ in range(20):
+                for worker in cluster.scheduler.workers.values():
+                    worker.last_seen -= 3600
+                time.sleep(0.1)
+            assert set(workers.addresses()) == before
+            assert workers.do(abs, -3) == 3
 
 
 def _models(mine: psutil.Process) -> list[psutil.Process]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 PATIENCE = "5 minutes"
 
+AWAKE = {"distributed.scheduler.worker-ttl": None}
+"""A machine that was asleep, or starved, for minutes has not lost its workers: their processes and
+connections say whether they are there."""
+
 WORTH_PROCESSES = 40
 """Windows and layers from which starting processes for them is worth its seconds."""
 
@@ -28,10 +32,12 @@ WORTH_PROCESSES = 40
 @contextmanager
 def local_cluster(run: Run, listener: Listener) -> Iterator[Workers]:
     """Start a Dask worker in this process, and pass on what its tasks tell."""
+    import dask
     from distributed import Client, LocalCluster
 
     quiet()
     with (
+        dask.config.set(AWAKE),
         LocalCluster(
             n_workers=1,
             threads_per_worker=max(2, cpu_count()),
@@ -124,6 +130,7 @@ def _worker_processes(
 
     settings = {
         **settings,
+        **AWAKE,
         # These would reach this process too, and its later children; the last has workers give
         # freed memory back at once, which costs more than it saves.
         "distributed.nanny.pre-spawn-environ": {
