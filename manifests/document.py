@@ -1,7 +1,7 @@
 """A YAML document with the line of every key, refused where it is ambiguous or hostile.
 
-Duplicate keys, aliases, deep nesting and oversized files are errors here, so that what pydantic
-sees is what the author wrote.
+Duplicate keys, aliases, tags, deep nesting, endless numbers and oversized files are errors here, so
+that what pydantic sees is what the author wrote, and reading it costs a few seconds at most.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from typing import Any
 import yaml
 
 from manifests.errors import InputError, Problem, shorten
+from manifests.files import read_text
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_NODES = 100_000
+"""Keys and values of one file."""
+
+MAX_NUMBER = 64
+"""Characters of a number or a date."""
+
+TEXT = "tag:yaml.org,2002:str"
 
 KeyPath = tuple[str | int, ...]
 
@@ -42,7 +50,7 @@ class Document:
         while known and known not in self.lines:
             known = known[:-1]
         file = self.files.get(known, self.file)
-        return Problem(file, self.lines.get(known, 1), ".".join(map(str, path)), what)
+        return Problem(file, self.lines.get(known, 1), dotted(path), what)
 
 
 def read_document(file: Path) -> Document:
@@ -50,16 +58,17 @@ def read_document(file: Path) -> Document:
 
     Raises:
         InputError: the file is missing, unreadable, not UTF-8, too large, not YAML, holds a key
-            twice, or uses aliases.
+            twice or one that is no text, uses aliases or tags, or a scalar that cannot be meant.
     """
     text = read_text(file, MAX_BYTES)
+    lines: dict[KeyPath, int] = {}
     try:
-        _check_events(file, text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[KeyPath, int] = {}
-        if node is not None:
-            _walk(file, node, (), lines)
-        data = yaml.safe_load(text)
+        loader = _Loader(file, text)
+        node = loader.get_single_node()
+        if node is None:
+            return Document(file, None, lines)
+        _walk(file, loader, node, (), lines)
+        return Document(file, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else None
@@ -68,60 +77,84 @@ def read_document(file: Path) -> Document:
         ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(
-            Problem(file, line, "", f"not valid YAML: character {error.character!r}")
-        ) from None
-    except ValueError as error:
-        raise InputError(Problem(file, None, "", f"not valid YAML: {error}")) from None
-    return Document(file, data, lines)
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        what = f"not valid YAML: the character U+{code:04X} cannot stand in it"
+        raise InputError(Problem(file, line, "", what)) from None
 
 
-def read_text(file: Path, max_bytes: int) -> str:
-    """Return a file's text (UTF-8, a byte-order mark dropped).
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, refusing on its way what costs more than its bytes."""
 
-    Raises:
-        InputError: the file is missing, unreadable, over `max_bytes`, or not UTF-8.
-    """
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(max_bytes + 1)
-    except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise InputError(Problem(file, None, "", f"cannot be read: {what}")) from None
-    if len(raw) > max_bytes:
-        raise InputError(Problem(file, None, "", f"larger than {max_bytes:,} bytes"))
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(Problem(file, line, "", "not UTF-8 text; save it as UTF-8")) from None
+    def __init__(self, file: Path, text: str):
+        super().__init__(text)
+        self._file, self._depth, self._nodes = file, 0, 0
 
-
-def _check_events(file: Path, text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark is not None else None
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            raise InputError(Problem(file, line, "", "aliases are not read; write it out"))
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InputError(Problem(file, line, "", f"nested over {MAX_DEPTH} levels deep"))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            raise self._refusal(line, "aliases are not read; write it out")
+        if event.tag is not None:
+            raise self._refusal(line, f"tags are not read ({event.tag}); leave it out")
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refusal(line, f"over {MAX_NODES:,} keys and values")
+        self._depth += 1
+        if self._depth > MAX_DEPTH + isinstance(event, yaml.ScalarEvent):
+            raise self._refusal(line, f"nested over {MAX_DEPTH} levels deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _refusal(self, line: int, what: str) -> InputError:
+        return InputError(Problem(self._file, line, "", what))
 
 
-def _walk(file: Path, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+def _walk(
+    file: Path, loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]
+) -> None:
+    """Note the line of every key, and refuse keys and scalars that cannot be meant."""
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*path, str(key.value))
             line = key.start_mark.line + 1
+            if key.tag != TEXT:
+                given = shorten(key.value) if isinstance(key, yaml.ScalarNode) else "this"
+                why = f"{given} is not text and cannot be a key; write it in quotes"
+                raise InputError(Problem(file, line, dotted(path), why))
+            here = (*path, key.value)
+            what = _wrong(loader, key)
             if here in lines:
                 what = f"{shorten(key.value)} stands here twice, first on line {lines[here]}"
-                raise InputError(Problem(file, line, ".".join(map(str, here)), what))
+            if what is not None:
+                raise InputError(Problem(file, line, dotted(here), what))
             lines[here] = line
-            _walk(file, value, here, lines)
+            _walk(file, loader, value, here, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _walk(file, value, (*path, index), lines)
+            _walk(file, loader, value, (*path, index), lines)
+    elif (wrong := _wrong(loader, node)) is not None:
+        raise InputError(Problem(file, node.start_mark.line + 1, dotted(path), wrong))
+
+
+def _wrong(loader: _Loader, node: yaml.Node) -> str | None:
+    """Return what is wrong with a scalar that no setting can have, None where nothing is."""
+    given = shorten(node.value)
+    if node.tag == TEXT:
+        odd = any(c == "\0" or "\ud800" <= c <= "\udfff" for c in node.value)
+        return f"{given} holds a NUL or half of a surrogate pair" if odd else None
+    if len(node.value) > MAX_NUMBER:
+        return f"{given} has {len(node.value):,} characters, more than any number needs"
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, OverflowError) as error:  # a date of no calendar, digits that are none
+        return f"{given} is no number and no date ({error}); write text in quotes"
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return f"{given} is too large a number"
+    return None
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a path as people write it."""
+    return ".".join(map(str, path))

@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_PROBLEMS = 50
+"""Mistakes that are told one by one; the rest is counted."""
+
+MAX_KEY, MAX_WHAT = 200, 1000
+"""Characters of a problem's key and of its words that are shown."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -25,7 +31,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line is not None else f"{self.file}"
-        parts = [place, self.key, self.what] if self.key else [place, self.what]
+        key, what = _cut(self.key, MAX_KEY), _cut(self.what, MAX_WHAT)
+        parts = [place, key, what] if key else [place, what]
         return ": ".join(_one_line(part) for part in parts)
 
 
@@ -33,13 +40,23 @@ class InputError(Exception):
     """Bad input from a person: printed as one line a problem, exit code 2, nothing started."""
 
     def __init__(self, problems: Problem | Sequence[Problem]):
-        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        found = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        if len(found) > MAX_PROBLEMS:
+            rest = f"and {len(found) - MAX_PROBLEMS:,} more problems"
+            found = (*found[:MAX_PROBLEMS], Problem(found[0].file, None, "", rest))
+        self.problems = found
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 def shorten(value: object, limit: int = 60) -> str:
     """Return repr(value) on one line, at most `limit` characters long."""
-    text = _one_line(repr(value))
+    try:
+        return _cut(_one_line(repr(value)), limit)
+    except ValueError:  # Python writes out no integer of over 4,300 digits
+        return f"a {type(value).__name__} with a huge number"
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

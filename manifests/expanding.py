@@ -15,6 +15,7 @@ from typing import Any
 
 from manifests.document import Document, KeyPath, read_document
 from manifests.errors import InputError, Problem, shorten
+from manifests.files import refusal
 
 SECTIONS = ("models", "corpora")
 """Where entries may have a matrix."""
@@ -22,8 +23,17 @@ SECTIONS = ("models", "corpora")
 EVERY_MODEL = "models"
 """In place of a list: every model of the manifest that has trained weights."""
 
-MAX_ENTRIES = 1000
-"""That one matrix may stand for."""
+MAX_ENTRIES, MAX_ENTRIES_IN_ALL = 1000, 10_000
+"""That one matrix, and those of one manifest, may stand for."""
+
+MAX_LISTS = 20
+"""In one matrix."""
+
+MAX_CHAIN = 20
+"""Manifests of which each extends the next."""
+
+MAX_WRITTEN = 1 << 24
+"""Characters of what the matrices of one manifest are written out to."""
 
 PLACE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
 
@@ -48,11 +58,14 @@ def _extended(file: Path, below: tuple[Path, ...]) -> Document:
         raise InputError(document.problem(("extends",), what))
     base_file = file.parent / given
     known = (*below, file)
+    if (why := refusal(base_file)) is not None:
+        raise InputError(document.problem(("extends",), f"{why}: {given}"))
     if base_file.resolve() in {path.resolve() for path in known}:
         what = f"{given} extends this manifest in turn"
         raise InputError(document.problem(("extends",), what))
-    if not base_file.is_file():
-        raise InputError(document.problem(("extends",), f"no such file: {given}"))
+    if len(known) == MAX_CHAIN:
+        what = f"the {MAX_CHAIN}th manifest of which each extends the next, and still another"
+        raise InputError(document.problem(("extends",), what))
     base = _extended(base_file, known)
     if not isinstance(base.data, dict):
         raise InputError(Problem(base_file, 1, "", "not a manifest"))
@@ -87,27 +100,41 @@ def _written_out(document: Document) -> Document:
     if not isinstance(document.data, dict):
         return document
     data, lines, files = dict(document.data), dict(document.lines), dict(document.files)
+    template = _Template(document)
     for section in SECTIONS:
         entries = data.get(section)
         if not isinstance(entries, dict):
             continue
+        below = _by_entry(document, section)
         made: dict[Any, Any] = {}
         for name, entry in entries.items():
+            where: KeyPath = (section, name)
             if not (isinstance(entry, dict) and "matrix" in entry):
-                _add(made, name, entry, document, (section, name))
+                _add(made, name, entry, document, where)
                 continue
-            template = {key: value for key, value in entry.items() if key != "matrix"}
+            body = {key: value for key, value in entry.items() if key != "matrix"}
             for values in _combinations(document, data, section, str(name), entry["matrix"]):
-                title = _filled(str(name), values, document, (section, name))
-                body = _filled(template, values, document, (section, name))
-                _add(made, title, body, document, (section, name))
-                for path, line in document.lines.items():
-                    if path[:2] == (section, name):
-                        lines[(section, str(title), *path[2:])] = line
-                        if path in document.files:
-                            files[(section, str(title), *path[2:])] = document.files[path]
+                title = template.filled(str(name), values, where)
+                _add(made, title, template.filled(body, values, where), document, where)
+                if len(made) > MAX_ENTRIES_IN_ALL:
+                    what = f"stands for over {MAX_ENTRIES_IN_ALL:,} {section}"
+                    raise InputError(document.problem(where, what))
+                for path in below.get(name, ()):
+                    here = (section, str(title), *path[2:])
+                    lines[here] = document.lines[path]
+                    if path in document.files:
+                        files[here] = document.files[path]
         data[section] = made
     return replace(document, data=data, lines=lines, files=files)
+
+
+def _by_entry(document: Document, section: str) -> dict[Any, list[KeyPath]]:
+    """Return the paths that stand below each entry of a section, its matrix left out."""
+    found: dict[Any, list[KeyPath]] = {}
+    for path in document.lines:
+        if len(path) > 1 and path[0] == section and path[2:3] != ("matrix",):
+            found.setdefault(path[1], []).append(path)
+    return found
 
 
 def _add(made: dict[Any, Any], name: Any, entry: Any, document: Document, path: KeyPath) -> None:
@@ -130,6 +157,8 @@ def _combinations(
     if not isinstance(matrix, dict) or not matrix:
         what = "expected names with lists of values, such as {writer: [a, b]}"
         raise InputError(document.problem(where, what))
+    if len(matrix) > MAX_LISTS:
+        raise InputError(document.problem(where, f"over {MAX_LISTS} lists of values"))
     lists: dict[str, list[Any]] = {}
     for key, values in matrix.items():
         if values == EVERY_MODEL and section != "models":
@@ -165,25 +194,42 @@ def _trained(models: Any) -> list[Any]:
     ]
 
 
-def _filled(value: Any, values: dict[str, Any], document: Document, path: KeyPath) -> Any:
-    """Return a template with its places filled; a place by itself keeps the value's type.
+class _Template:
+    """Fills places, and keeps count of what is written out: a few bytes may stand for terabytes."""
 
-    Raises:
-        InputError: a place that the matrix does not have.
-    """
-    if isinstance(value, dict):
-        return {
-            _filled(key, values, document, path): _filled(item, values, document, (*path, key))
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_filled(v, values, document, (*path, i)) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    if (whole := PLACE.fullmatch(value)) and whole[1] in values:
-        return values[whole[1]]
-    unknown = [name for name in PLACE.findall(value) if name not in values]
-    if unknown:
-        what = f"{{{unknown[0]}}} is not in its matrix, which has {', '.join(values)}"
-        raise InputError(document.problem(path, what))
-    return PLACE.sub(lambda place: str(values[place[1]]), value)
+    def __init__(self, document: Document):
+        self._document, self._left = document, MAX_WRITTEN
+
+    def filled(self, value: Any, values: dict[str, Any], path: KeyPath) -> Any:
+        """Return a template with its places filled; a place by itself keeps the value's type.
+
+        Raises:
+            InputError: a place that the matrix does not have, or more than `MAX_WRITTEN` in all.
+        """
+        self._count(16, path)
+        if isinstance(value, dict):
+            return {
+                self.filled(key, values, path): self.filled(item, values, (*path, key))
+                for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [self.filled(v, values, (*path, i)) for i, v in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        if (whole := PLACE.fullmatch(value)) and whole[1] in values:
+            return values[whole[1]]
+        return PLACE.sub(lambda place: self._text(place[1], values, path), value)
+
+    def _text(self, name: str, values: dict[str, Any], path: KeyPath) -> str:
+        if name not in values:
+            what = f"{{{name}}} is not in its matrix, which has {', '.join(values)}"
+            raise InputError(self._document.problem(path, what))
+        text = str(values[name])
+        self._count(len(text), path)
+        return text
+
+    def _count(self, characters: int, path: KeyPath) -> None:
+        self._left -= characters
+        if self._left < 0:
+            what = f"the matrices of this manifest stand for over {MAX_WRITTEN:,} characters"
+            raise InputError(self._document.problem(path, what))

@@ -6,8 +6,10 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.document import Document, KeyPath, read_document, read_text
+from manifests.document import Document, KeyPath, read_document
 from manifests.errors import InputError, Problem
+from manifests.files import read_text, refusal
+from manifests.schema import MAX_WORDS, wrong_word
 
 HERE = Path(__file__).parent
 
@@ -61,8 +63,8 @@ def read_words(
     known = shipped(kind)
     if is_path(value):
         file = base / value
-        if not file.is_file():
-            raise InputError(document.problem(path, f"no such file: {file}"))
+        if (why := refusal(file)) is not None:
+            raise InputError(document.problem(path, f"{why}: {file}"))
     elif value in known:
         file = known[value]
     else:
@@ -78,10 +80,14 @@ def _read_lines(file: Path) -> tuple[str, ...]:
         entry = line.strip()
         if not entry:
             continue
+        if (why := wrong_word(entry)) is not None:
+            raise InputError(Problem(file, number, "", why))
         if entry in entries:
             what = f"{entry!r} stands here twice, first on line {entries[entry]}"
             raise InputError(Problem(file, number, "", what))
         entries[entry] = number
+        if len(entries) > MAX_WORDS:
+            raise InputError(Problem(file, number, "", f"over {MAX_WORDS:,} entries"))
     if not entries:
         raise InputError(Problem(file, None, "", "the list is empty; give one entry a line"))
     return tuple(entries)
@@ -95,7 +101,7 @@ def read_prompts(value: str, base: Path, document: Document, path: KeyPath) -> P
     """
     known = {file.stem: file for file in sorted((HERE / "prompts").glob("*.yaml"))}
     file = base / value if is_path(value) else known.get(value)
-    if file is None or not file.is_file():
+    if file is None or refusal(file) is not None:
         what = f"no such prompts: {value!r}; shipped: {', '.join(known)}"
         raise InputError(document.problem(path, what))
     prompts = read_document(file)
@@ -108,7 +114,7 @@ def read_prompts(value: str, base: Path, document: Document, path: KeyPath) -> P
         template = data.get(key)
         if not isinstance(template, str):
             problems.append(prompts.problem((key,), "this template is missing or not text"))
-        elif _placeholders(template) != wanted:
+        elif not _holds(template, wanted):
             need = ", ".join(f"{{{name}}}" for name in sorted(wanted))
             problems.append(prompts.problem((key,), f"must hold {need} and no other placeholder"))
     if problems:
@@ -116,9 +122,24 @@ def read_prompts(value: str, base: Path, document: Document, path: KeyPath) -> P
     return Prompts(**{key: data[key].strip() for key in PLACEHOLDERS})
 
 
-def _placeholders(template: str) -> frozenset[str] | None:
+def _holds(template: str, wanted: frozenset[str]) -> bool:
     try:
-        found = string.Formatter().parse(template)
-        return frozenset(name for _, name, _, _ in found if name is not None)
+        return set(placeholders(template)) == wanted
     except ValueError:
-        return None
+        return False
+
+
+def placeholders(template: str) -> list[str]:
+    """Return the names of a template's places, in order.
+
+    Raises:
+        ValueError: it is no template, or a place is to be converted or padded (`{topic:>9}`):
+            a few characters would ask for any number of them.
+    """
+    names = []
+    for _, name, padding, conversion in string.Formatter().parse(template):
+        if padding or conversion:
+            raise ValueError("a place with a format")
+        if name is not None:
+            names.append(name)
+    return names

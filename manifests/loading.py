@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from manifests.document import Document, KeyPath
-from manifests.errors import InputError, Problem, shorten
+from manifests.errors import MAX_PROBLEMS, InputError, Problem, shorten
 from manifests.expanding import read_expanded
 from manifests.schema import Manifest
 
@@ -44,12 +44,15 @@ def validate(document: Document, schema: type[Checked], kind: str) -> Checked:
     try:
         return schema.model_validate(document.data)
     except ValidationError as error:
-        raise InputError(
-            [
-                document.problem(_written(e["loc"], document), _say(dict(e), schema))
-                for e in error.errors()
-            ]
-        ) from None
+        found = error.errors(include_url=False)
+        problems = [
+            document.problem(_written(e["loc"], document), _say(dict(e), schema))
+            for e in found[:MAX_PROBLEMS]
+        ]
+        if len(found) > MAX_PROBLEMS:
+            rest = f"and {len(found) - MAX_PROBLEMS:,} more problems"
+            problems[-1:] = [Problem(document.file, None, "", rest)]
+        raise InputError(problems) from None
 
 
 def _written(loc: KeyPath, document: Document) -> KeyPath:

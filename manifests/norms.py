@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.document import Document, KeyPath, read_text
+from manifests.document import Document, KeyPath
 from manifests.errors import InputError, Problem, shorten
+from manifests.files import refusal
 from manifests.lists import HERE, is_path
+from manifests.schema import wrong_word
+from manifests.tables import csv_rows
+
+MAX_BYTES = 1 << 27
+MAX_RATING = 1e6
+"""On any scale; what is beyond would overflow in a correlation."""
 
 EMOTIONAL_SENSE: dict[str, dict[str, str]] = {
     "glasgow": {
@@ -78,8 +83,10 @@ def read_norms(source: str, guesses: bool, base: Path, document: Document, path:
         if name in known:
             what = f"a file named like the shipped norms {name!r}; rename it"
             raise InputError(document.problem(path, what))
-        if not file.is_file():
-            raise InputError(document.problem(path, f"no such file: {file}"))
+        if (why := refusal(file)) is not None:
+            raise InputError(document.problem(path, f"{why}: {file}"))
+        if not name.isprintable():
+            raise InputError(document.problem(path, f"{name!r} cannot be a name; rename the file"))
     elif source in known:
         file, name = known[source], source
     else:
@@ -90,39 +97,36 @@ def read_norms(source: str, guesses: bool, base: Path, document: Document, path:
 
 
 def _read_ratings(file: Path, guesses: bool) -> tuple[dict[str, tuple[float, float]], int]:
-    reader = csv.DictReader(io.StringIO(read_text(file, 1 << 27), newline=""))
-    columns = reader.fieldnames or []
-    for column in ("word", "valence", "arousal"):
-        if column not in columns:
-            raise InputError(Problem(file, 1, column, "this column is missing"))
     ratings: dict[str, tuple[float, float]] = {}
     n_guesses = 0
-    try:
-        for row in reader:
-            word = (row["word"] or "").strip().lower()
-            if not word:
-                raise InputError(Problem(file, reader.line_num, "word", "empty"))
-            if word in ratings:
-                raise InputError(Problem(file, reader.line_num, "word", f"{word!r} rated twice"))
-            if not guesses and (row.get("source") or "").startswith("estimate"):
-                n_guesses += 1
-                continue
-            ratings[word] = (
-                _number(file, reader.line_num, "valence", row["valence"]),
-                _number(file, reader.line_num, "arousal", row["arousal"]),
-            )
-    except csv.Error as error:
-        raise InputError(Problem(file, reader.line_num, "", f"not valid CSV: {error}")) from None
+    for line, row in csv_rows(file, MAX_BYTES, needed=("word", "valence", "arousal")):
+        word = row["word"].strip().lower()
+        if not word:
+            raise InputError(Problem(file, line, "word", "empty"))
+        if (why := wrong_word(word)) is not None:
+            raise InputError(Problem(file, line, "word", why))
+        if word in ratings:
+            raise InputError(Problem(file, line, "word", f"{shorten(word)} rated twice"))
+        if not guesses and row.get("source", "").startswith("estimate"):
+            n_guesses += 1
+            continue
+        ratings[word] = (
+            _number(file, line, "valence", row["valence"]),
+            _number(file, line, "arousal", row["arousal"]),
+        )
     if not ratings:
         raise InputError(Problem(file, None, "", "rates no word"))
     return ratings, n_guesses
 
 
-def _number(file: Path, line: int, column: str, text: str | None) -> float:
+def _number(file: Path, line: int, column: str, text: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise InputError(Problem(file, line, column, f"expected a number, got {shorten(text)}"))
+    if abs(value) > MAX_RATING:
+        what = f"{shorten(text)} is no rating; none is beyond {MAX_RATING:g}"
+        raise InputError(Problem(file, line, column, what))
     return value

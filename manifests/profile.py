@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from manifests.document import Document, read_document
-from manifests.errors import InputError, Problem
+from manifests.errors import InputError, Problem, shorten
+from manifests.files import refusal
 from manifests.loading import validate
 from manifests.schema import Strict
 
@@ -21,20 +22,20 @@ SHIPPED = Path(__file__).parent / "profiles"
 
 
 def _check_time(value: str) -> str:
-    if not re.fullmatch(r"(\d+-)?\d{1,3}:\d\d:\d\d", value):
+    if not re.fullmatch(r"([0-9]{1,3}-)?[0-9]{1,3}:[0-9]{2}:[0-9]{2}", value):
         raise ValueError(f"{value!r} is not a time limit; write hours:minutes:seconds in quotes")
     return value
 
 
 def _check_memory(value: str) -> str:
-    if not re.fullmatch(r"\d+(\.\d+)?\s*(MB|GB|TB|MiB|GiB|TiB)", value):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})? ?(MB|GB|TB|MiB|GiB|TiB)", value):
         raise ValueError(f"{value!r} is not a size; write it as 120GB")
     return value
 
 
 def _check_line(value: str) -> str:
-    if not value.strip() or "\n" in value or "\r" in value:
-        raise ValueError("expected one line that is not empty")
+    if not value.strip() or not value.isprintable():
+        raise ValueError("expected one line that is not empty, of characters that print")
     return value
 
 
@@ -120,11 +121,11 @@ def read_profile(name: str) -> tuple[Profile, Document]:
         InputError: there is none, or one problem for each mistake in it.
     """
     file = Path(name)
-    if not file.suffix and not file.exists():
+    if not file.suffix and refusal(file) is not None:
         file = SHIPPED / f"{name}.yaml"
-        if not file.is_file():
+        if "/" in name or refusal(file) is not None:
             known = ", ".join(sorted(f.stem for f in SHIPPED.glob("*.yaml")))
-            what = f"no profile {name!r}; give a path, or one of {known}"
+            what = f"no profile {shorten(name)}; give a path, or one of {known}"
             raise InputError(Problem(Path("--profile"), None, "", what))
     document = read_document(file)
     kind = "a profile: expected keys such as version and slurm"

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from manifests.builtin import BUILTIN_MODELS
-from manifests.document import Document, KeyPath, read_text
-from manifests.errors import InputError, Problem
+from manifests.document import Document, KeyPath
+from manifests.errors import MAX_PROBLEMS, InputError, Problem
+from manifests.files import read_text, refusal
 from manifests.lists import Prompts, read_prompts, read_words
 from manifests.loading import read_manifest
 from manifests.norms import Norms, read_norms
@@ -25,6 +27,11 @@ from manifests.steering import SteeringPrompts, read_steering_prompts
 
 MIN_RATED = 3
 """Fewest rated emotions that a correlation is computed from."""
+MAX_CELLS = 100_000
+MAX_TEXTS = 10_000_000
+"""Of one corpus that a model writes, and emotions times topics of its lists."""
+MAX_KNOWN = 200
+"""Names that a mistaken one is compared with."""
 MIN_NEUTRAL = 2
 """Fewest neutral texts that a neutral basis is computed from."""
 
@@ -225,8 +232,9 @@ def _model_problems(
     if path is not None:
         folder = base / path
         key: KeyPath = ("models", name, "path")
-        if not (folder / "config.json").is_file():
-            yield document.problem(key, f"no model there: {folder / 'config.json'} is missing")
+        if (why := refusal(folder / "config.json")) is not None:
+            missing = "missing" if why == "no such file" else why
+            yield document.problem(key, f"no model there: {folder / 'config.json'} is {missing}")
         elif not any(folder.glob("*.safetensors")):
             yield document.problem(key, f"no safetensors in {folder}; other formats are not read")
 
@@ -251,6 +259,14 @@ def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Do
         raise InputError(document.problem((*path, "neutral"), what))
     emotions = read_words(spec.emotions, "emotions", base, document, (*path, "emotions"))
     prompts = read_prompts(spec.prompts, base, document, (*path, "prompts"))
+    per_emotion = len(topics) if spec.topics_per_emotion == "all" else spec.topics_per_emotion
+    n_texts = len(emotions) * per_emotion * spec.stories_per_topic
+    if max(n_texts, len(emotions) * len(topics)) > MAX_TEXTS:
+        what = (
+            f"{len(emotions):,} emotions, {len(topics):,} topics and {n_texts:,} stories; at most "
+            f"{MAX_TEXTS:,} in one corpus"
+        )
+        raise InputError(document.problem(path, what))
     template = _chat_template(spec.model, manifest, document)
     return Writing(spec, emotions, topics, neutral, prompts, template)
 
@@ -261,8 +277,8 @@ def _chat_template(model: str, manifest: Manifest, document: Document) -> str | 
     if file is None:
         return None
     found = document.file.parent / file
-    if not found.is_file():
-        what = f"no such file: {found}"
+    if (why := refusal(found)) is not None:
+        what = f"{why}: {found}"
         raise InputError(document.problem(("models", model, "chat_template"), what))
     return read_text(found, 1 << 20)
 
@@ -273,10 +289,10 @@ def _resolve_importing(
     path: KeyPath = ("corpora", name, "import")
     found: dict[str, Path | None] = {}
     for key, value in (("stories", spec.stories), ("neutral", spec.neutral)):
-        file = None if value is None else (document.file.parent / value).resolve()
-        if file is not None and not file.exists():
-            raise InputError(document.problem((*path, key), f"no such file: {file}"))
-        found[key] = file
+        file = None if value is None else document.file.parent / value
+        if file is not None and (why := refusal(file, folder=True)) is not None:
+            raise InputError(document.problem((*path, key), f"{why}: {file.absolute()}"))
+        found[key] = None if file is None else file.resolve()
     if spec.writer is not None and spec.writer not in manifest.models:
         what = f"unknown model {spec.writer!r}; {_known(spec.writer, manifest.models)}"
         raise InputError(document.problem((*path, "writer"), what))
@@ -323,11 +339,12 @@ def _resolve_steering(
             ("window",), f"no window {spec.window!r} is extracted; {_known(spec.window, windows)}"
         )
     names = [*spec.directions, *([] if spec.transfer is None else [spec.transfer.direction])]
+    corpora = [c for c in dict.fromkeys(cell.corpus for cell in wanted) if c in writing]
     for name in dict.fromkeys(n for n in names if n not in AXES):
-        for cell in wanted:
-            known_emotions = writing[cell.corpus].emotions if cell.corpus in writing else (name,)
+        for corpus in corpora if len(problems) <= MAX_PROBLEMS else ():
+            known_emotions = writing[corpus].emotions
             if name not in known_emotions:
-                what = f"corpus {cell.corpus!r} has no emotion {name!r}"
+                what = f"corpus {corpus!r} has no emotion {name!r}"
                 refuse(("directions",), f"{what}; {_known(name, (*AXES, *known_emotions)[:20])}")
     if len(problems) > before or not rated:
         return None
@@ -344,9 +361,16 @@ def _resolve_cells(
     problems: list[Problem],
 ) -> tuple[Cell, ...]:
     if isinstance(wanted, str):
+        n = len(manifest.models) * len(manifest.corpora)
+        if n > MAX_CELLS:
+            what = f"{n:,} cells; name those to read, at most {MAX_CELLS:,}"
+            problems.append(document.problem(path, what))
+            return ()
         return tuple(Cell(m, c) for m in manifest.models for c in manifest.corpora)
     cells = []
     for index, text in enumerate(wanted):
+        if len(problems) > MAX_PROBLEMS:
+            break
         model, at, corpus = text.partition("@")
         if not at:
             what = f"{text!r} is not a cell; write model@corpus"
@@ -364,6 +388,6 @@ def _resolve_cells(
 
 
 def _known(given: str, names: Iterable[str]) -> str:
-    known = list(names)
-    close = difflib.get_close_matches(given, known, n=1)
+    known = list(islice(names, MAX_KNOWN))
+    close = difflib.get_close_matches(given[:100], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

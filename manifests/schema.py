@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from manifests.errors import shorten
 
 Normalize = Literal["none", "rms"]
 
@@ -30,10 +33,37 @@ def _check_name(value: str) -> str:
     shape = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
     if not re.fullmatch(shape, value) or ".." in value or value.endswith(".partial"):
         raise ValueError(
-            f"{value!r} cannot be a name: use letters, digits, '.', '_' and '-' (64 at most, "
-            "a letter or digit first, no slash, no '..', no '.partial' at the end)"
+            f"{shorten(value)} cannot be a name: use letters, digits, '.', '_' and '-' (64 at "
+            "most, a letter or digit first, no slash, no '..', no '.partial' at the end)"
         )
+    if value.partition(".")[0].lower() in RESERVED or value.endswith("."):
+        raise ValueError(f"{value!r} cannot be a name: Windows has no folder that is called so")
     return value
+
+
+RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{i}" for port in ("com", "lpt") for i in range(10)),
+}
+"""Names of devices on Windows, whatever follows a dot: a run's folder may end up there."""
+
+MAX_WORDS = 10_000
+"""Entries of a list of words."""
+
+MAX_LIST = 1000
+"""Entries of any other list."""
+
+
+def wrong_word(word: str) -> str | None:
+    """Return why a text cannot be an emotion, a topic or a rated word, None where it can."""
+    if len(word) > 1000:
+        return f"{shorten(word)} has {len(word):,} characters; at most 1,000 make a word or a topic"
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", word):
+        return f"{shorten(word)} holds a character that controls a terminal or breaks a line"
+    return None
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -43,14 +73,28 @@ class Strict(BaseModel):
     """Base of every part: unknown keys and silent conversions are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
 def _check_repository(value: str) -> str:
-    if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", value) or ".." in value or "--" in value:
-        raise ValueError(f"{value!r} is not a repository id; write namespace/name")
+    shape = r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}"
+    if not re.fullmatch(shape, value) or ".." in value or "--" in value:
+        raise ValueError(f"{shorten(value)} is not a repository id; write namespace/name")
     return value
+
+
+def _check_revision(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}", value) or ".." in value:
+        raise ValueError(f"{shorten(value)} is not a revision; write a commit, a tag or a branch")
+    return value
+
+
+Revision = Annotated[str, AfterValidator(_check_revision)]
 
 
 def _check_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +116,7 @@ class ModelEntry(Strict):
     """Hugging Face repository id, such as `swiss-ai/Apertus-8B-Instruct-2509`."""
     path: str | None = None
     """Folder with `config.json`, a tokenizer and safetensors."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Commit, tag or branch of the `hf` repository. Without it, the commit in this machine's cache
     counts, or the newest one where there is none."""
     dtype: Dtype = "bfloat16"
@@ -119,12 +163,17 @@ def _words(value: object) -> object:
     if isinstance(value, list):
         if not value:
             raise ValueError("the list is empty; give at least one word")
-        bad = [word for word in value if not isinstance(word, str) or not word.strip()]
-        if bad:
-            raise ValueError(f"{bad[0]!r} is not a word; write it in quotes")
-        repeated = {word for word in value if value.count(word) > 1}
-        if repeated:
-            raise ValueError(f"{min(repeated)!r} stands in the list twice")
+        seen: set[str] = set()
+        for word in value[: MAX_WORDS + 1]:
+            if not isinstance(word, str) or not word.strip():
+                raise ValueError(f"{shorten(word)} is not a word; write it in quotes")
+            if (why := wrong_word(word)) is not None:
+                raise ValueError(why)
+            if word in seen:
+                raise ValueError(f"{shorten(word)} stands in the list twice")
+            seen.add(word)
+        if len(value) > MAX_WORDS:
+            raise ValueError(f"{len(value):,} words; at most {MAX_WORDS:,}")
         return tuple(value)
     return value
 
@@ -145,9 +194,15 @@ TextCheck = Literal[
 """What a text by itself is checked for, in this order."""
 
 
+def _check_length(value: Sequence[object]) -> None:
+    if len(value) > MAX_LIST:
+        raise ValueError(f"{len(value):,} entries; at most {MAX_LIST:,}")
+
+
 def _distinct(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError("expected a list")
+    _check_length(value)
     if any(value.count(item) > 1 for item in value):
         raise ValueError("the same entry stands in the list twice")
     return tuple(value)
@@ -256,7 +311,7 @@ class Import(Strict):
     """Path of a table of texts and emotions."""
     hf: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A Hugging Face data set instead of a path."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Commit, tag or branch of the `hf` data set."""
     config: str | None = None
     """Configuration of the `hf` data set, where it has several."""
@@ -339,13 +394,14 @@ def _window(value: object) -> object:
 def _windows(value: object) -> object:
     if not isinstance(value, list | tuple) or not value:
         raise ValueError("expected a list of at least one window")
+    _check_length(value)
     return tuple(value)
 
 
 def _layers(value: object) -> object:
     if value == "all":
         return value
-    if isinstance(value, str) and (span := re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)):
+    if isinstance(value, str) and (span := re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", value)):
         first, last = int(span[1]), int(span[2])
         if first <= last:
             return tuple(range(first, last + 1))
@@ -410,6 +466,7 @@ MAX_STRENGTH = 100.0
 def _listed(value: object) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise ValueError("expected a list of at least one")
+    _check_length(value)
     if any(value.count(item) > 1 for item in value):
         raise ValueError("the same entry stands in the list twice")
     return tuple(value)
@@ -432,9 +489,9 @@ class Analysis(Strict):
     seed: int = Field(default=0, ge=0)
     """Decides how emotions are dealt out for cross-validation, stories halved, both drawn anew
     and ratings permuted."""
-    bootstraps: int = Field(default=1000, ge=100)
+    bootstraps: int = Field(default=1000, ge=100, le=1_000_000)
     """Draws of stories, and of emotions, behind each interval."""
-    permutations: int = Field(default=10_000, ge=100)
+    permutations: int = Field(default=10_000, ge=100, le=10_000_000)
     """Permutations of the ratings behind each p that is corrected for the search over layers."""
 
 

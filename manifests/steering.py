@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
 from typing import Any
 
 from manifests.document import Document, KeyPath, read_document
 from manifests.errors import InputError, Problem
-from manifests.lists import HERE, is_path
+from manifests.files import refusal
+from manifests.lists import HERE, is_path, placeholders
 
 CHOICES = "preferences"
 REPORT = "self_report"
@@ -47,7 +47,7 @@ def read_steering_prompts(
     """
     known = {file.stem: file for file in sorted((HERE / "prompts" / "steering").glob("*.yaml"))}
     file = base / value if is_path(value) else known.get(value)
-    if file is None or not file.is_file():
+    if file is None or refusal(file) is not None:
         what = f"no such prompts: {value!r}; shipped: {', '.join(known)}"
         raise InputError(document.problem(path, what))
     return _Reading(read_document(file)).result()
@@ -114,7 +114,7 @@ class _Reading:
     def _sentence(self) -> str:
         found = self._at((CHOICES, "prompt"))
         try:
-            names = [name for _, name, _, _ in string.Formatter().parse(found) if name is not None]
+            names = placeholders(found)
         except (TypeError, ValueError):
             names = []
         if sorted(names) != ["first", "second"]:

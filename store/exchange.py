@@ -6,7 +6,6 @@ published with arXiv 2606.26987 (`emotion, topic, stories`) or with one text a r
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -14,23 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from manifests.document import read_text
-from manifests.errors import InputError, Problem, shorten
+from manifests.errors import shorten
+from manifests.files import read_lines
 from manifests.resolve import Importing
-from manifests.schema import Columns
+from manifests.schema import Columns, wrong_word
 from store.atomic import folder_written_whole
 from store.corpus import Text
+from store.rows import MAX_BYTES, Problems, rows_of
 
-MAX_BYTES = 1 << 32
-MAX_PROBLEMS = 20
-"""Broken rows that are named one by one; the rest is counted."""
 TEXT_COLUMNS = ("story", "text")
-
-Row = tuple[int, dict[str, Any]]
-"""Line (or row, from 1, where a file has no lines) and its columns."""
 
 
 def read_texts(source: Importing) -> list[Text]:
@@ -41,31 +32,29 @@ def read_texts(source: Importing) -> list[Text]:
     """
     spec = source.spec
     origin = source.stories or Path(f"hf:{spec.hf}")
-    problems: list[Problem] = []
+    problems = Problems(origin)
     found: list[tuple[str, str | None, str]] = []  # emotion, topic, text
-    for number, row in _rows(source, source.stories, problems):
+    for number, row in rows_of(source, source.stories, problems):
         wrong = list(_wrong(row, spec.columns))
-        problems += [Problem(origin, number, key, what) for key, what in wrong]
+        for key, what in wrong:
+            problems.add(origin, number, key, what)
         if not wrong:
             emotion = _label(row[spec.columns.emotion]).strip()
             topic = _topic(row.get(spec.columns.topic))
             found += [(emotion, topic, body) for body in _bodies(row, spec.columns)]
     if not found and not problems:
-        problems.append(Problem(origin, None, "", "holds no stories"))
+        problems.add(origin, None, "", "holds no stories")
     if spec.texts_per_emotion is not None:
         found = _chosen(found, spec.texts_per_emotion)
-    problems += _same_but_for_case(origin, {emotion for emotion, _, _ in found})
+    for what in _same_but_for_case({emotion for emotion, _, _ in found}):
+        problems.add(origin, None, spec.columns.emotion, what)
     neutral = [(topic, text) for emotion, topic, text in found if emotion == spec.neutral_emotion]
     if spec.neutral_emotion is not None and not neutral and not problems:
         what = f"holds no text of the emotion {spec.neutral_emotion!r}"
-        problems.append(Problem(origin, None, "neutral_emotion", what))
+        problems.add(origin, None, "neutral_emotion", what)
     if source.neutral is not None:
         neutral = list(_neutral(source, source.neutral, problems))
-    if len(problems) > MAX_PROBLEMS:
-        rest = f"and {len(problems) - MAX_PROBLEMS} more such problems"
-        problems = [*problems[:MAX_PROBLEMS], Problem(origin, None, "", rest)]
-    if problems:
-        raise InputError(problems)
+    problems.refuse()
     stories = (item for item in found if item[0] != spec.neutral_emotion)
     return [*_numbered(stories), *_numbered_neutral(neutral)]
 
@@ -113,119 +102,28 @@ def write_published(folder: Path, name: str, about: str, texts: Iterable[Text]) 
         (partial / "README.md").write_text(card, encoding="utf-8")
 
 
-def _rows(source: Importing, table: Path | None, problems: list[Problem]) -> Iterator[Row]:
-    """Yield the rows of a table, of a saved data set or, without a path, of one on the hub.
-
-    Lines that are no rows are added to `problems`.
-
-    Raises:
-        InputError: the table cannot be read at all.
-    """
-    if table is None or table.is_dir():
-        yield from _data_set_rows(source, table)
-    elif table.suffix == ".parquet":
-        try:
-            with pq.ParquetFile(table) as parquet:
-                batches = (batch.to_pylist() for batch in parquet.iter_batches(4096))
-                yield from enumerate((row for batch in batches for row in batch), start=1)
-        except pa.ArrowInvalid as error:
-            what = f"not a Parquet file: {str(error).splitlines()[0]}"
-            raise InputError(Problem(table, None, "", what)) from None
-    elif table.suffix in (".csv", ".tsv"):
-        yield from _csv_rows(table)
-    elif table.suffix in (".jsonl", ".json", ".ndjson"):
-        yield from _json_rows(table, problems)
-    else:
-        what = "unknown kind of table; known: .jsonl, .csv, .tsv, .parquet, a folder of `datasets`"
-        raise InputError(Problem(table, None, "", what))
-
-
-def _json_rows(file: Path, problems: list[Problem]) -> Iterator[Row]:
-    for number, line in enumerate(read_text(file, MAX_BYTES).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}"
-            problems.append(Problem(file, number, "", what))
-            continue
-        if not isinstance(row, dict):
-            problems.append(Problem(file, number, "", f"expected an object, got {shorten(row)}"))
-            continue
-        yield number, row
-
-
-def _csv_rows(file: Path) -> Iterator[Row]:
-    delimiter = "\t" if file.suffix == ".tsv" else ","
-    csv.field_size_limit(1 << 30)
-    text = io.StringIO(read_text(file, MAX_BYTES), newline="")
-    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                n = len(reader.fieldnames or ())
-                what = f"not as many fields as the header has columns ({n})"
-                raise InputError(Problem(file, reader.line_num, "", what))
-            yield reader.line_num, dict(row)
-    except csv.Error as error:
-        raise InputError(Problem(file, reader.line_num, "", f"not valid CSV: {error}")) from None
-
-
-def _data_set_rows(source: Importing, folder: Path | None) -> Iterator[Row]:
-    import datasets
-
-    spec = source.spec
-    split = spec.split or "train"
-    origin = folder or Path(f"hf:{spec.hf}")
-    saved = folder is not None and any(
-        (folder / name).is_file() for name in ("state.json", "dataset_dict.json")
-    )
-    try:
-        if saved:
-            found = datasets.load_from_disk(str(folder))
-        else:
-            where = spec.hf if folder is None else str(folder)
-            found = datasets.load_dataset(where, spec.config, revision=spec.revision)
-    except Exception as error:  # the library raises whatever its loaders raise
-        what = f"cannot be loaded as a data set: {(str(error) or repr(error)).splitlines()[0]}"
-        raise InputError(Problem(origin, None, "", what)) from None
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            what = f"has no split {split!r}; it has {', '.join(found)}"
-            raise InputError(Problem(origin, None, "", what))
-        found = found[split]
-    labels = {
-        name: feature for name, feature in found.features.items() if hasattr(feature, "int2str")
-    }
-    for number, row in enumerate(found, start=1):
-        for name, feature in labels.items():
-            if row[name] is not None and row[name] >= 0:
-                row[name] = feature.int2str(row[name])
-        yield number, row
-
-
-def _neutral(
-    source: Importing, file: Path, problems: list[Problem]
-) -> Iterator[tuple[str | None, str]]:
+def _neutral(source: Importing, file: Path, problems: Problems) -> Iterator[tuple[str | None, str]]:
     """Yield (topic, text) of neutral texts."""
+    n = 0
     if file.suffix == ".txt":
-        bodies = [t.strip() for t in read_text(file, MAX_BYTES).split("\n") if t.strip()]
-        if not bodies:
-            problems.append(Problem(file, None, "", "holds no texts"))
-        yield from ((None, body) for body in bodies)
+        for _, line in read_lines(file, MAX_BYTES):
+            if body := line.strip():
+                n += 1
+                yield None, body
+        if not n:
+            problems.add(file, None, "", "holds no texts")
         return
     columns = source.spec.columns
-    n = 0
-    for number, row in _rows(source, file, problems):
-        wrong = list(_wrong_bodies(row, columns))
-        problems += [Problem(file, number, key, what) for key, what in wrong]
+    for number, row in rows_of(source, file, problems):
+        wrong = [*_wrong_bodies(row, columns), *_wrong_topic(row, columns)]
+        for key, what in wrong:
+            problems.add(file, number, key, what)
         if not wrong:
             n += 1
             topic = _topic(row.get(columns.topic))
             yield from ((topic, body) for body in _bodies(row, columns))
     if not n and not problems:
-        problems.append(Problem(file, None, "", "holds no texts"))
+        problems.add(file, None, "", "holds no texts")
 
 
 def _bodies(row: dict[str, Any], columns: Columns) -> list[str]:
@@ -249,7 +147,16 @@ def _wrong(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
         several = isinstance(value, list) and len(value) > 1
         what = "several emotions; keep texts with one, got" if several else "expected text, got"
         yield columns.emotion, f"{what} {shorten(value)}"
+    elif (why := wrong_word(_label(row[columns.emotion]).strip())) is not None:
+        yield columns.emotion, why
     yield from _wrong_bodies(row, columns)
+    yield from _wrong_topic(row, columns)
+
+
+def _wrong_topic(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
+    topic = _topic(row.get(columns.topic))
+    if topic is not None and (why := wrong_word(topic)) is not None:
+        yield columns.topic, why
 
 
 def _wrong_bodies(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
@@ -282,13 +189,12 @@ def _topic(value: Any) -> str | None:
     return str(value).strip()
 
 
-def _same_but_for_case(origin: Path, emotions: set[str]) -> Iterator[Problem]:
-    """Yield a problem for emotions that would be counted apart for their letters' case only."""
+def _same_but_for_case(emotions: set[str]) -> Iterator[str]:
+    """Yield what is wrong with emotions that only their letters' case would tell apart."""
     seen: dict[str, str] = {}
     for emotion in sorted(emotions):
         if (other := seen.setdefault(emotion.lower(), emotion)) != emotion:
-            what = f"{other!r} and {emotion!r} differ in case only; write them alike"
-            yield Problem(origin, None, "emotion", what)
+            yield f"{other!r} and {emotion!r} differ in case only; write them alike"
 
 
 def _is_text(value: object) -> bool:
