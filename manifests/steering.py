@@ -61,6 +61,9 @@ class _Reading:
         self._problems: list[Problem] = []
 
     def result(self) -> SteeringPrompts:
+        if not isinstance(self._document.data, dict):
+            what = f"not a set of steering prompts: expected continuations, {REPORT}, {CHOICES}"
+            raise InputError(self._document.problem((), what))
         self._keys((), {"continuations", "questions", REPORT, CHOICES})
         self._keys((REPORT,), {"prompts", "positive", "negative"})
         self._keys((CHOICES,), {"prompt", "pairs"})
