@@ -119,9 +119,9 @@ def _walk(
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if key.tag != TEXT:
+            if key.tag != TEXT or not key.value.strip():
                 given = shorten(key.value) if isinstance(key, yaml.ScalarNode) else "this"
-                why = f"{given} is not text and cannot be a key; write it in quotes"
+                why = f"{given} cannot be a key; a key is text, one such as 'yes' or '1' in quotes"
                 raise InputError(Problem(file, line, dotted(path), why))
             here = (*path, key.value)
             what = _wrong(loader, key)

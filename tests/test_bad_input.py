@@ -227,7 +227,7 @@ def check_lines(error: InputError, folder: Path) -> None:
         assert problem.file.is_relative_to(folder)
         if problem.file.suffix == ".yaml":
             assert problem.line is not None
-            assert problem.key or problem.what.startswith(OF_THE_FILE) or "be a key" in line
+            assert problem.key or problem.what.startswith(OF_THE_FILE) or "cannot be a key" in line
 
 
 def test_a_good_input_of_every_kind_is_taken(tmp_path: Path) -> None:
