@@ -50,16 +50,15 @@ def open_file(file: Path, max_bytes: int) -> BinaryIO:
         what = getattr(error, "strerror", None) or "no such name is possible"
         what = "no such file" if isinstance(error, FileNotFoundError) else what
         raise InputError(Problem(file, None, "", f"cannot be read: {what}")) from None
-    stream = os.fdopen(descriptor, "rb")
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode):
         if found.st_size <= max_bytes:
-            return stream
+            return os.fdopen(descriptor, "rb")
         what = f"larger than {max_bytes:,} bytes"
     else:
         folder = stat.S_ISDIR(found.st_mode)
         what = f"cannot be read: {'a folder, not a file' if folder else 'not a file'}"
-    stream.close()
+    os.close(descriptor)
     raise InputError(Problem(file, None, "", what))
 
 

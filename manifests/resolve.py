@@ -330,7 +330,8 @@ def _resolve_steering(
     except InputError as error:
         problems += error.problems
     rated = [n for n in norms if spec.norms in (None, n.name)]
-    if norms and not rated:
+    all_read = len(norms) == len(manifest.analysis.norms)
+    if all_read and not rated:
         known = _known(str(spec.norms), [n.name for n in norms])
         refuse(("norms",), f"no norms {spec.norms!r} under analysis; {known}")
     windows = [window.name for window in manifest.extraction.windows]

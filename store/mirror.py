@@ -9,9 +9,10 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
+from manifests.errors import shorten
 from store.journal import journal_fingerprint
 from store.layout import Layout
-from store.places import copy_here, delete_objects, read_object, sizes, write_object
+from store.places import StoreRefused, copy_here, delete_objects, read_object, sizes, write_object
 from store.records import parse_record, read_record
 
 MADE = {
@@ -61,6 +62,8 @@ def synchronise(layout: Layout) -> None:
     if far is None:
         return
     objects = list(sizes(far))
+    for key in objects:
+        require_inside(key)
     keys = {key for key in objects if key.startswith("records/")}
     mine = {_key(layout, file) for file in (layout.run / "records").rglob("*.json")}
     for key in sorted(keys | mine):
@@ -74,6 +77,16 @@ def synchronise(layout: Layout) -> None:
         else:
             wanted = [k for k in objects if any(fnmatch(k, p) for p in _patterns(kind, name))]
             _bring(layout, [*wanted, key])
+
+
+def require_inside(key: str) -> None:
+    """Refuse an object whose place here would lie outside of the run's folder.
+
+    Raises:
+        StoreRefused: naming it. Whoever may write to a bucket may call an object anything.
+    """
+    if key.startswith("/") or "\0" in key or {".", "..", ""} & set(key.split("/")):
+        raise StoreRefused(f"the object {shorten(key)} would leave the run's folder; delete it")
 
 
 def _bring(layout: Layout, keys: list[str]) -> None:

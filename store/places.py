@@ -73,12 +73,17 @@ def place(text: str) -> Place:
     """Return the folder that a text names.
 
     Raises:
-        ValueError: an address of an unknown kind, or without a bucket.
+        ValueError: an address of an unknown kind, without a bucket, with keys or with `..` in it.
     """
     if not is_far(text):
         return Path(text)
     scheme, _, rest = text.partition("://")
-    if scheme not in SCHEMES or not rest.strip("/"):
+    parts = rest.strip("/").split("/")
+    if "@" in parts[0]:  # not repeated here: it may end up in a log
+        raise ValueError(
+            "keys do not belong in an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if scheme not in SCHEMES or not parts[0] or {".", ".."} & set(parts):
         known = " or ".join(f"{s}://bucket/folder" for s in SCHEMES)
         raise ValueError(f"{text!r} is not an address that is known; write {known}")
     return Far(text.rstrip("/"))

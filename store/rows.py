@@ -21,6 +21,8 @@ from manifests.tables import csv_rows
 MAX_BYTES = 1 << 32
 MAX_PROBLEMS = 20
 """Broken rows that are named one by one; the rest is counted."""
+MAX_BROKEN = 10_000
+"""Broken rows after which a table is read no further."""
 MAX_DIGITS = 64
 """Of a number in JSON."""
 BATCH = 512
@@ -41,10 +43,17 @@ class Problems:
         self._n = 0
 
     def add(self, file: Path, line: int | None, key: str, what: str) -> None:
-        """Note one; the first `MAX_PROBLEMS` are kept."""
+        """Note one; the first `MAX_PROBLEMS` are kept.
+
+        Raises:
+            InputError: there are too many to go on.
+        """
         self._n += 1
         if len(self._first) < MAX_PROBLEMS:
             self._first.append(Problem(file, line, key, what))
+        if self._n == MAX_BROKEN:
+            rest = f"{MAX_BROKEN:,} such problems so far; read no further"
+            raise InputError([*self._first, Problem(self._origin, None, "", rest)])
 
     def __bool__(self) -> bool:
         return self._n > 0
