@@ -43,6 +43,7 @@ def local_cluster(run: Run, listener: Listener) -> Iterator[Workers]:
             threads_per_worker=max(2, cpu_count()),
             processes=False,
             dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",  # else the worker's is open to everybody
             resources=MODEL_SLOT,
         ) as cluster,
         Client(cluster) as client,
