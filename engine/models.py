@@ -18,14 +18,22 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from engine.gguf_bounds import require_bounds
 from manifests.builtin import BUILTIN_MODELS, BuiltinModel
-from manifests.errors import InputError
+from manifests.errors import InputError, shorten
 from manifests.resolve import Study
+from manifests.weights import weights_refusal
 from store.atomic import PARTIAL, folder_written_whole, write_text
 from store.fingerprint import file_digest, fingerprint
 
 MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".py")
 """Endings of the files of a model folder that decide what it computes."""
+
+MAX_LAYERS, MAX_WIDTH, MAX_CONFIG = 10_000, 1_000_000, 1 << 24
+"""Blocks and dimensions that a model may have, and bytes of its `config.json`."""
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a `config.json` that says something else ends in."""
 
 RunChild = Callable[[str, dict[str, Any]], Any]
 """Runs a task of `engine.child_main` in a child process and returns its result."""
@@ -84,6 +92,16 @@ def model_source(study: Study, name: str) -> ModelSource:
     path = None if entry.path is None else str(study.model_path(name))
     seed = (entry.weights_seed or 0) if entry.weights == "random" else None
     return ModelSource(name, entry.builtin, entry.hf, revision, path, seed)
+
+
+def remote_code(study: Study) -> list[str]:
+    """Return a sentence for each model whose own code is run here."""
+    return [
+        f"REMOTE CODE: trust_remote_code is on for model {name!r}: Python code that comes with "
+        f"{entry.hf or entry.path or entry.builtin} runs on this machine with all that you may do"
+        for name, entry in study.manifest.models.items()
+        if entry.trust_remote_code
+    ]
 
 
 def model_identity(study: Study, name: str) -> dict[str, Any]:
@@ -165,17 +183,36 @@ def read_shape(config_file: Path) -> ModelShape:
         ModelUnavailable: the file does not say.
     """
     try:
-        config = json.loads(config_file.read_bytes())
+        config = read_config(config_file)
         config = config.get("text_config", config)
         positions = config.get("max_position_embeddings") or config.get("n_positions")
-        return ModelShape(
+        shape = ModelShape(
             int(config.get("num_hidden_layers") or config["n_layer"]),
             int(config.get("hidden_size") or config["n_embd"]),
             int(positions) if positions else None,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         message = f"{config_file} does not give num_hidden_layers and hidden_size"
         raise ModelUnavailable(message) from None
+    if not (0 < shape.n_layers <= MAX_LAYERS and 0 < shape.d_model <= MAX_WIDTH):
+        what = f"{shorten(shape.n_layers)} layers of {shorten(shape.d_model)} dimensions"
+        raise ModelUnavailable(f"{config_file} speaks of {what}, which no model has")
+    return shape
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Return what a `config.json` holds.
+
+    Raises:
+        ValueError: no JSON object, or too large a file.
+        RecursionError: nested too deep.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        config = json.loads(stream.read(MAX_CONFIG))
+    if not isinstance(config, dict):
+        raise ValueError("not an object")
+    return config
 
 
 def fetch_model(source: ModelSource, run_child: RunChild, complete: bool = False) -> Path:
@@ -300,6 +337,7 @@ def dequantise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, folder = Path(job["source"]), Path(job["folder"])
+    _require_sizes(source)
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
@@ -324,9 +362,11 @@ def initialise(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source, folder = Path(job["source"]), Path(job["folder"])
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     torch.manual_seed(job["seed"])
-    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype or torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=config.dtype or torch.float32, trust_remote_code=False
+    )
     with folder_written_whole(folder) as partial:
         for file in source.iterdir():
             if file.suffix in MODEL_FILES and not _holds_weights(file):
@@ -342,6 +382,32 @@ def _holds_weights(file: Path) -> bool:
 def _write_digests(folder: Path) -> None:
     digests = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
     write_text(folder / "digests.json", json.dumps(digests, indent=1))
+
+
+def _require_sizes(source: Path) -> None:
+    """Refuse a GGUF file that is cut off, or whose words about its model are not its tensors'.
+
+    What a file leaves out, transformers takes from a family's defaults: seven billion parameters.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    from gguf import GGUFReader
+
+    require_bounds(source)
+    try:
+        reader = GGUFReader(source)
+        family = reader.get_field("general.architecture")
+        said = {}
+        for name in ("block_count", "embedding_length"):
+            field = family and reader.get_field(f"{family.contents()}.{name}")
+            said[name] = int(field.contents()) if field else 0
+        widths = {int(width) for tensor in reader.tensors for width in tensor.shape}
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{source.name} is no whole GGUF file ({type(error).__name__})") from None
+    blocks = 0 < said["block_count"] <= len(reader.tensors)
+    if not blocks or said["embedding_length"] not in widths:
+        raise ValueError(f"{source.name} does not hold the model that it speaks of")
 
 
 def _begins_texts(source: Path) -> bool:
@@ -382,6 +448,8 @@ def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) ->
     if not any(folder.glob("*.safetensors")):
         what = "holds no safetensors; other formats are not read"
         raise ModelUnavailable(f"model {repository} {what}")
+    if (why := weights_refusal(folder)) is not None:
+        raise ModelUnavailable(f"model {repository}: {why}")
     return str(folder)
 
 
@@ -399,7 +467,9 @@ def _whole_snapshot(repository: str, revision: str | None) -> Path | None:
         weights = set(json.loads(index.read_bytes())["weight_map"].values())
     except FileNotFoundError:
         weights = {"model.safetensors"}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except UNREADABLE:
+        return None
+    if weights_refusal(folder) is not None:
         return None
     return folder if all((folder / name).is_file() for name in weights) else None
 

@@ -159,7 +159,7 @@ def fetch(source: ModelSource, log: str) -> str:
         try:
             return _in_child(f"{task}:{source.name}", Path(log), task, job, lambda event: None)
         except ChildFailed as error:
-            message = str(error).removeprefix("ModelUnavailable: ")
+            message = " ".join(str(error).removeprefix("ModelUnavailable: ").split())
             raise ModelUnavailable(f"{message} (log: {log})") from None
         finally:
             end_child(_mine.run.token)

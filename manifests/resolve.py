@@ -24,6 +24,7 @@ from manifests.loading import read_manifest
 from manifests.norms import Norms, read_norms
 from manifests.schema import AXES, Generate, Import, Manifest, Steering
 from manifests.steering import SteeringPrompts, read_steering_prompts
+from manifests.weights import weights_refusal
 
 MIN_RATED = 3
 """Fewest rated emotions that a correlation is computed from."""
@@ -235,8 +236,8 @@ def _model_problems(
         if (why := refusal(folder / "config.json")) is not None:
             missing = "missing" if why == "no such file" else why
             yield document.problem(key, f"no model there: {folder / 'config.json'} is {missing}")
-        elif not any(folder.glob("*.safetensors")):
-            yield document.problem(key, f"no safetensors in {folder}; other formats are not read")
+        elif (why := weights_refusal(folder)) is not None:
+            yield document.problem(key, why)
 
 
 def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Document) -> Writing:

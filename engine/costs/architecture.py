@@ -6,12 +6,11 @@ transformers makes for each family (tests/test_architecture.py), within one per 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.models import ModelUnavailable, config_file
+from engine.models import UNREADABLE, ModelUnavailable, config_file, read_config, read_shape
 from manifests.builtin import BUILTIN_MODELS
 from manifests.resolve import Study
 
@@ -113,8 +112,9 @@ def read_architecture(file: Path) -> Architecture:
         ModelUnavailable: the file does not give them.
     """
     try:
-        return architecture(json.loads(file.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        read_shape(file)  # refuses sizes that no model has
+        return architecture(read_config(file))
+    except (*UNREADABLE, ZeroDivisionError, OverflowError) as error:
         message = f"{file} does not give the model's sizes ({type(error).__name__}: {error})"
         raise ModelUnavailable(message) from None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from engine.reading.batching import Budget, batches, default_budget, is_out_of_m
 from engine.reading.pooling import Layout, Pool, Pooled
 from engine.reading.reader import OnEvent, ReaderSettings, TooLarge, tokenize
 from engine.reading.windows import Span
+from manifests.weights import weights_refusal
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -151,7 +153,12 @@ def load_bridge(
 
     Returns:
         Device of what goes in, and the model.
+
+    Raises:
+        ValueError: the weights are no safetensors.
     """
+    if (why := weights_refusal(Path(folder))) is not None:
+        raise ValueError(why)
     from transformer_lens.model_bridge import TransformerBridge
 
     torch.set_float32_matmul_precision("highest")
