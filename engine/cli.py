@@ -159,8 +159,9 @@ def plan(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> 
     """Show what would be done, and how large it will be. Starts nothing."""
     from engine.plan import State
 
-    _, the_plan, layout, statuses = _look(manifest, root)
+    study, the_plan, layout, statuses = _look(manifest, root)
     from engine.costs import plan_costs
+    from engine.models import remote_code
     from engine.summary import cost_rows, print_costs, print_host, print_status
 
     costs = plan_costs(the_plan, layout, statuses)
@@ -172,6 +173,8 @@ def plan(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> 
     print_costs(console, left, costs.needs, costs.rate, costs.unknown)
     if left:
         print_host(console, costs.host)
+    for sentence in remote_code(study):
+        console.print(sentence, style="bold", markup=False, soft_wrap=True)
     todo = sum(status.state is not State.DONE for status in statuses)
     console.print(f"{todo} of {len(statuses)} stages to do in {layout.run}", soft_wrap=True)
     return None

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.costs.memory import Need, check_memory
-from engine.events import Listener
+from engine.events import Listener, Note
 from engine.ledger import Ledger, Outcome, resolved_manifest
-from engine.models import model_source
+from engine.models import model_source, remote_code
 from engine.plan import PHASES, Plan, State, Status, check_disk
 from manifests.errors import InputError, Problem
 from store.atomic import sweep_partials, write_text
 from store.layout import Layout, layout_of
+from store.links import require_own_folder
 from store.lock import RunLocked, run_lock
 from store.mirror import push_file, synchronise
 from store.places import StoreRefused, require_answering, require_writable
@@ -98,6 +99,9 @@ def run_studies(
         check_disk((status for job in todo for status in job.pending(command)), jobs[0].layout.root)
     for job in todo:
         check_memory(job.study, _needs(job, command), profile and profile[0])
+    for job in todo:
+        for sentence in remote_code(job.study):
+            listener(Note(sentence))
     done = _run(todo, command, listener, profile) if todo else {}
     skipped = {
         job.layout: Outcome(
@@ -112,10 +116,12 @@ def open_layout(root: str | Path, run_name: str) -> Layout:
     """Return the layout of a run, with what an object store has of it brought here.
 
     Raises:
-        InputError: the address is of an unknown kind, or the store refuses.
+        InputError: the address is of an unknown kind, the store refuses, or a link leads out of
+            the run's folder.
     """
     with _about_root():
         layout = layout_of(root, run_name)
+        require_own_folder(layout)
         if layout.far_run is not None:
             require_answering(layout.far_run)
             with suppress(RunLocked), run_lock(layout.lock):  # whoever holds it keeps it up to date
