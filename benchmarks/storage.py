@@ -100,7 +100,7 @@ def _plain(folder: Path, blocks: list[ShardBlock]) -> dict[str, float]:
         np.save(folder / f"{number}.npy", block.residual_mean)
     written = time.perf_counter()
     for number in range(len(blocks)):
-        np.load(folder / f"{number}.npy")[:, 1, 3]
+        np.load(folder / f"{number}.npy", allow_pickle=False)[:, 1, 3]
     ended = time.perf_counter()
     return {"numpy.save, write": written - started, "numpy.load, a layer": ended - written}
 

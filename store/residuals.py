@@ -144,7 +144,7 @@ def write_shard(folder: Place, shard: int, block: ShardBlock) -> None:
     # A shard in which no window has a token is all NaN, and its file must be there all the same.
     writing = told(folder) if isinstance(folder, Far) else nullcontext()
     with zarr.config.set({"array.write_empty_chunks": True}), writing:
-        group = zarr.open_group(zarr_store(folder), mode="r+")
+        group = zarr.open_group(zarr_store(folder), mode="r+", zarr_format=3)
         for name, (dimensions, _) in ARRAYS.items():
             mine = rows if dimensions[0] == "text" else slice(shard, shard + 1)
             values = getattr(block, name)
@@ -172,7 +172,8 @@ def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
             f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing"
         )
     store = zarr_store(folder, read_only=True)
-    return xr.open_zarr(store, consolidated=False, chunks={} if as_dask else None)
+    chunks: Any = {} if as_dask else None
+    return xr.open_zarr(store, consolidated=False, chunks=chunks, zarr_format=3)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,8 @@ def open_analysis(folder: Place, as_dask: bool = True) -> xr.Dataset:
     if not there(folder):
         raise FileNotFoundError(f"{folder}: nothing was analysed here")
     store = zarr_store(folder, read_only=True)
-    return xr.open_zarr(store, consolidated=False, chunks={} if as_dask else None)
+    chunks: Any = {} if as_dask else None
+    return xr.open_zarr(store, consolidated=False, chunks=chunks, zarr_format=3)
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[Path]:
