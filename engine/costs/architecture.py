@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.models import UNREADABLE, ModelUnavailable, config_file, read_config, read_shape
+from engine.models import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    UNREADABLE,
+    ModelUnavailable,
+    config_file,
+    read_config,
+)
 from manifests.builtin import BUILTIN_MODELS
 from manifests.resolve import Study
 
@@ -112,7 +119,6 @@ def read_architecture(file: Path) -> Architecture:
         ModelUnavailable: the file does not give them.
     """
     try:
-        read_shape(file)  # refuses sizes that no model has
         return architecture(read_config(file))
     except (*UNREADABLE, ZeroDivisionError, OverflowError) as error:
         message = f"{file} does not give the model's sizes ({type(error).__name__}: {error})"
@@ -124,11 +130,14 @@ def architecture(config: dict[str, Any]) -> Architecture:
 
     Raises:
         KeyError: it lacks one of them.
+        ValueError: it speaks of more layers or dimensions than any model has.
     """
     outer, config = config, config.get("text_config") or config
     family = str(config.get("model_type") or outer["model_type"])
     n_layers = int(_first(config, "num_hidden_layers", "n_layer"))
     d_model = int(_first(config, "hidden_size", "n_embd"))
+    if not (0 < n_layers <= MAX_LAYERS and 0 < d_model <= MAX_WIDTH):
+        raise ValueError("layers or a width that no model has")
     vocabulary = int(config["vocab_size"])
     tied = config.get("tie_word_embeddings", outer.get("tie_word_embeddings"))
     if tied is None:
