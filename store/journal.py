@@ -1,5 +1,6 @@
 """A corpus' journal: one JSON line for every reply, appended as it arrives, kept for good.
 
+A line carries a checksum (`store.journal_lines`), so that a reply is never read otherwise than it came.
 Each row is handed to the operating system at once, so a killed process loses nothing; it is
 synced to disk about `SYNC_SECONDS` later, by `append` or by `sync_soon`, and on closing, so a power
 cut loses that much.
@@ -7,25 +8,24 @@ cut loses that much.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from manifests.errors import InputError, Problem
 from store.atomic import sync_folder
 from store.lock import hold
+from store.journal_lines import FORMAT, Row, decode_row, encode_row, is_checked
 
 SYNC_SECONDS = 1.0
 WRITER_SECONDS = 60.0
 """How long a journal's earlier writer is waited for."""
 
-MEND = "take it out by hand, or move the corpus' folder away to begin anew"
-
-Row = dict[str, Any]
+MEND = "`emovec verify MANIFEST --repair` mends it, or move the folder away to begin anew"
 
 
 class Journal:
@@ -56,7 +56,7 @@ class Journal:
         self._end = self._stream.seek(0, os.SEEK_END)
         self._synced, self._synced_at = self._end, time.monotonic()
         if found is None:
-            self.append({"journal": 1, "fingerprint": fingerprint})
+            self.append({"journal": FORMAT, "fingerprint": fingerprint})
             self.sync()
             sync_folder(file.parent)
 
@@ -67,7 +67,7 @@ class Journal:
             OSError: the disk is full; a row written in part is cut off at the next opening.
         """
         offset = self._end
-        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        line = encode_row(row)
         view = memoryview(line)
         try:
             while view:
@@ -117,25 +117,34 @@ def journal_rows(file: Path) -> Iterator[tuple[int, Row]]:
     """Yield (offset in bytes, row), as `read_journal` does."""
     if not file.exists():
         return
-    offset = 0
+    offset, checked = 0, False
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):
                 return
             try:
-                row = json.loads(line)
+                row = decode_row(line, checked)
             except ValueError:
                 raise InputError(Problem(file, number, "", f"damaged line; {MEND}")) from None
             if "journal" not in row:
                 yield offset, row
+            elif not offset:
+                checked = is_checked(row)
             offset += len(line)
 
 
 def row_at(stream: BinaryIO, offset: int) -> Row:
-    """Return the row that begins at an offset of an open journal."""
+    """Return the row that begins at an offset of an open journal.
+
+    Raises:
+        InputError: it is damaged.
+    """
     stream.seek(offset)
-    row: Row = json.loads(stream.readline())
-    return row
+    try:
+        return decode_row(stream.readline(), checked=False)
+    except ValueError:
+        what = f"damaged line at byte {offset}; {MEND}"
+        raise InputError(Problem(Path(stream.name), None, "", what)) from None
 
 
 def journal_fingerprint(file: Path) -> str | None:
@@ -151,9 +160,55 @@ def journal_fingerprint(file: Path) -> str | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return str(json.loads(line)["fingerprint"])
+        return str(decode_row(line, checked=False)["fingerprint"])
     except (ValueError, KeyError, TypeError):
         raise InputError(Problem(file, 1, "", f"not a journal's header; {MEND}")) from None
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Adjacent damaged lines of a journal.
+
+    Attributes:
+        first: number of the first line, from 1.
+        start: its offset in bytes.
+        content: the lines.
+        torn: the last line of the journal, which has no end: an interrupted write, or damage.
+    """
+
+    first: int
+    start: int
+    content: bytes
+    torn: bool = False
+
+
+def damaged_lines(file: Path) -> Iterator[Damage]:
+    """Yield what is damaged in a journal, and its torn last line.
+
+    Less is seen in one that was begun before rows carried checksums.
+    """
+    held: tuple[int, int, bytes] | None = None
+    offset, checked = 0, False
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            whole = line.endswith(b"\n")
+            try:
+                row = decode_row(line, checked) if whole else {}
+                good = whole and ("fingerprint" in row if not offset else True)
+                checked = is_checked(row) if good and not offset else checked
+            except ValueError:
+                good = False
+            if good or not whole:
+                if held is not None:
+                    yield Damage(*held)
+                held = None
+            if not whole:
+                yield Damage(number, offset, line, torn=True)
+            elif not good:
+                held = (number, offset, line) if held is None else (*held[:2], held[2] + line)
+            offset += len(line)
+    if held is not None:
+        yield Damage(*held)
 
 
 def _cut_torn_line(file: Path) -> None:

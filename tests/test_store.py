@@ -24,9 +24,10 @@ from store.atomic import folder_written_whole, sweep_partials, written_whole
 from store.corpus import Text, iter_texts, read_corpus, seal_corpus
 from store.exchange import read_texts, write_published
 from store.fingerprint import fingerprint
-from store.journal import Journal, read_journal
+from store.journal import Journal, damaged_lines, read_journal
 from store.lock import RunLocked, run_lock
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
+from store.journal_lines import blanked, mended
 from store.shards import missing_shards, n_shards, shard_span, shard_texts
 
 
@@ -86,6 +87,59 @@ def test_a_damaged_row_in_the_middle_is_named(tmp_path: Path) -> None:
         journal.append({"request": "a"})
     with file.open("ab") as stream:
         stream.write(b"\x00garbage\n{}\n")
+    with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
+        list(read_journal(file))
+
+
+def flipped(file: Path, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+
+
+def test_every_flipped_bit_of_a_journal_is_told_and_can_be_mended(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    with Journal(file, "f1") as journal:
+        for number in range(3):
+            journal.append({"request": f"r{number}", "reply": "a J\n*word"})
+    whole, rows = file.read_bytes(), list(read_journal(file))
+    for bit in range(8 * (len(whole) - 1)):  # but for the last newline, which looks torn off
+        flipped(file, bit)
+        damage = list(damaged_lines(file))
+        assert len(damage) == 1, bit
+        start, content = damage[0].start, damage[0].content
+        assert start <= bit // 8 < start + len(content)
+        with pytest.raises(InputError, match="damaged line"):
+            list(read_journal(file))
+        assert mended(content) == whole[start : start + len(content)], bit
+        flipped(file, bit)
+    assert list(read_journal(file)) == rows
+
+
+def test_a_blanked_row_keeps_offsets_and_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    with Journal(file, "f1") as journal:
+        offsets = [journal.append({"request": str(number)}) for number in range(40, 43)]
+    content = file.read_bytes()
+    line = content[offsets[1] : offsets[2]].replace(b"41", b"xx")
+    assert mended(line) is None
+    assert blanked(line[:20]) is None
+    longer = line[:-1] + b" " * 60 + b"\n"
+    blank = blanked(longer)
+    assert blank is not None
+    assert len(blank) == len(longer)
+    file.write_bytes(content[: offsets[1]] + blank + content[offsets[2] :])
+    assert [row["request"] for row in read_journal(file)] == ["40", "42"]
+    assert not list(damaged_lines(file))
+
+
+def test_a_journal_begun_before_rows_had_checksums_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_text('{"journal": 1, "fingerprint": "f1"}\n{"request": "a"}\n')
+    with Journal(file, "f1") as journal:
+        journal.append({"request": "b"})
+    assert [row["request"] for row in read_journal(file)] == ["a", "b"]
+    file.write_bytes(file.read_bytes().replace(b'"b"', b'"c"'))
     with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
         list(read_journal(file))
 
