@@ -25,6 +25,7 @@ from store.atomic import write_text, written_whole
 from store.fingerprint import fingerprint
 from store.journal import journal_fingerprint
 from store.layout import Layout
+from store.mirror import forget
 from store.records import read_record
 
 if TYPE_CHECKING:
@@ -188,8 +189,12 @@ def _fail(ordered: Sequence[tuple[Ledger, Stage]], error: Exception) -> None:
 
 
 def _clear(ledger: Ledger, stage: Stage) -> None:
-    """Forget what was derived from a corpus that is to be written."""
+    """Forget what was derived from a corpus that is to be written.
+
+    Its description, too: a corpus that comes out the same would not be described again.
+    """
     ledger.begin(stage)
+    forget(ledger.layout, "describe", "all")
     claim_corpus_folder(ledger, stage)
     for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
         derived(stage.name).unlink(missing_ok=True)

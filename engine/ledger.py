@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ import yaml
 from engine.child import ChildFailed
 from engine.events import Event, Listener, Note, StageFailed, StageFinished
 from engine.machines.workers import ClusterGone
+from engine.outputs import output_keys
 from engine.plan import Plan, Stage, State, Status
 from engine.versions import program_versions
+from store.digests import digests_of, write_digests
 from store.layout import Layout
 from store.mirror import forget, push
-from store.records import Record, derived_identity, read_record, write_record
+from store.records import Record, derived_identity, read_record, record_text, write_record
 
 
 @dataclass
@@ -101,7 +104,10 @@ class Ledger:
         figures: dict[str, Any],
         identity: str | None = None,
     ) -> None:
-        """Write a stage's record, after its output; `started` is its monotonic start in seconds."""
+        """Write a stage's digests and record, after its output; it began at `started`, monotonic.
+
+        The record, which says that the stage is done, comes last.
+        """
         inputs = self.inputs(stage)
         record = Record(
             stage=stage.id,
@@ -113,10 +119,19 @@ class Ledger:
             figures=figures,
             versions=self.versions,
         )
+        self._list_output(stage, record)
         write_record(self.layout.record(stage.kind, stage.name), record)
         push(self.layout, stage.kind, stage.name)
         self.outcome.done.append(stage.id)
         self.listener(StageFinished(stage.id, record.seconds, figures))
+
+    def _list_output(self, stage: Stage, record: Record) -> None:
+        """Write down the digests of what a stage has left, for verification."""
+        layout = self.layout
+        digests = digests_of(layout, output_keys(layout, stage))
+        key = layout.record(stage.kind, stage.name).relative_to(layout.run).as_posix()
+        digests[key] = hashlib.sha256(record_text(record).encode()).hexdigest()
+        write_digests(layout.digests(stage.kind, stage.name), stage.id, digests)
 
     def fail(self, stage: str, message: str, log: str = "", tail: tuple[str, ...] = ()) -> None:
         """Note that a stage failed and tell the listener."""

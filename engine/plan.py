@@ -442,8 +442,8 @@ class Plan:
         if stage.kind == "steer":
             file = layout.steering(stage.name)
             return file.is_file() and record.identity == file_digest(file)
-        if stage.kind in _FOLDERS:
-            where = _FOLDERS[stage.kind](layout, stage.name)
+        if stage.kind in FOLDERS:
+            where = FOLDERS[stage.kind](layout, stage.name)
             attributes = group_attributes(where) or {}
             return bool(attributes.get("made_from") == made_from(stage, record.inputs))
         return True
@@ -459,7 +459,7 @@ class Plan:
         return bool(attributes.get("made_from") == made_from(stage, inputs))
 
 
-_FOLDERS: dict[str, Callable[[Layout, str], Place]] = {
+FOLDERS: dict[str, Callable[[Layout, str], Place]] = {
     "extract": Layout.residuals,
     "words": Layout.words,
     "analyze": Layout.analysis,
@@ -519,7 +519,7 @@ def _look_extract(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 
 def _look_results(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    folder = _FOLDERS[stage.kind](layout, stage.name)
+    folder = FOLDERS[stage.kind](layout, stage.name)
     made = there(folder)
     return int(made), 1, "data set", _bytes(stage, layout, folder) if made else None
 

@@ -21,6 +21,7 @@ from engine.models import model_source, remote_code
 from engine.plan import PHASES, Plan, State, Status, check_disk
 from manifests.errors import InputError, Problem
 from store.atomic import sweep_partials, write_text
+from store.digests import digests_of, write_digests
 from store.layout import Layout, layout_of
 from store.links import require_own_folder
 from store.lock import RunLocked, run_lock
@@ -47,6 +48,11 @@ class Job:
     layout: Layout
     plan: Plan
     statuses: dict[str, Status]
+
+    @property
+    def lacks_manifest(self) -> bool:
+        """Whether a run that was begun has lost its manifest."""
+        return (self.layout.run / "records").is_dir() and not self.layout.manifest.is_file()
 
     def pending(self, command: str) -> list[Status]:
         """Return the stages to do."""
@@ -86,7 +92,7 @@ def run_studies(
     for study in studies:
         layout, plan = open_layout(root, study.manifest.name), Plan(study)
         jobs.append(Job(study, layout, plan, plan.inspect(layout)))
-    todo = [job for job in jobs if job.pending(command)]
+    todo = [job for job in jobs if job.pending(command) or job.lacks_manifest]
     for job in todo:
         for name in job.study.importing:
             sealed = job.statuses[f"import:{name}"].state is State.DONE
@@ -172,12 +178,21 @@ def _run(
         ledgers = []
         for job in jobs:
             plan = Plan(job.study)  # commits and shapes of downloaded models are known now
-            write_text(job.layout.manifest, resolved_manifest(plan))
-            push_file(job.layout, job.layout.manifest)
+            _write_manifest(job.layout, resolved_manifest(plan))
             label = f"{job.layout.run_name}/" if len(jobs) > 1 else ""
             ledgers.append(Ledger(plan, job.layout, models[job.layout], listener, label))
         _run_phases(ledgers, machines, command)
         return {ledger.layout: ledger.outcome for ledger in ledgers}
+
+
+def _write_manifest(layout: Layout, text: str) -> None:
+    """Write a run's manifest, and its digest for verification."""
+    listed = layout.digests("manifest", "all")
+    listed.unlink(missing_ok=True)
+    write_text(layout.manifest, text)
+    write_digests(listed, "manifest:all", digests_of(layout, [layout.manifest.name]))
+    for file in (layout.manifest, listed):
+        push_file(layout, file)
 
 
 def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None:

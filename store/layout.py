@@ -11,6 +11,9 @@ WORK = Path("runs")
 """Where a run whose root is an object store keeps what has to be on a disk, in the folder that the
 command is given in."""
 
+LARGE = ("residuals.zarr", "analysis.zarr", "words.zarr")
+"""Folders that live in the object store alone, where a run has one."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -76,6 +79,20 @@ class Layout:
         """Return the record of a finished stage."""
         return self.run / "records" / kind / f"{name}.json"
 
+    def digests(self, kind: str, name: str) -> Path:
+        """Return the list of what every byte was that a finished stage left."""
+        return self.run / "digests" / kind / f"{name}.sha256"
+
+    def damaged(self, when: str) -> Path:
+        """Return where verification moves what is damaged."""
+        return self.run / ".damaged" / when
+
+    def home(self, key: str) -> Place:
+        """Return the folder of the run in which a file lies, by its path in the run."""
+        if self.far_run is not None and any(f"/{name}/" in key for name in LARGE):
+            return self.far_run
+        return self.run
+
     def corpus(self, corpus: str) -> Path:
         """Return a corpus' folder."""
         return self.run / "corpora" / corpus
@@ -98,7 +115,7 @@ class Layout:
 
     def words(self, corpus: str) -> Place:
         """Return what a corpus' words give without a model."""
-        return self._large("corpora", corpus, "words.zarr")
+        return self._large("corpora", corpus, LARGE[2])
 
     def superseded(self, corpus: str, fingerprint: str) -> Path:
         """Return where a corpus goes whose settings were changed."""
@@ -106,11 +123,11 @@ class Layout:
 
     def residuals(self, cell: str) -> Place:
         """Return a cell's story vectors (`model@corpus`)."""
-        return self._large("cells", cell, "residuals.zarr")
+        return self._large("cells", cell, LARGE[0])
 
     def analysis(self, cell: str) -> Place:
         """Return a cell's results."""
-        return self._large("cells", cell, "analysis.zarr")
+        return self._large("cells", cell, LARGE[1])
 
     def steering(self, cell: str) -> Path:
         """Return the journal of what a cell's model wrote and was found to be while steered."""

@@ -34,7 +34,8 @@ def push(layout: Layout, kind: str, name: str) -> None:
     if layout.far_run is None:
         return
     made = [f for pattern in _patterns(kind, name) for f in sorted(layout.run.glob(pattern))]
-    for file in [*made, layout.record(kind, name)]:
+    listed = layout.digests(kind, name)
+    for file in [*made, *([listed] if listed.is_file() else []), layout.record(kind, name)]:
         push_file(layout, file)
 
 
@@ -45,11 +46,12 @@ def push_file(layout: Layout, file: Path) -> None:
 
 
 def forget(layout: Layout, kind: str, name: str) -> None:
-    """Take a stage's record away, here and there, before its output changes."""
-    file = layout.record(kind, name)
-    file.unlink(missing_ok=True)
+    """Take a stage's record and digests away, here and there, before its output changes."""
+    files = [layout.record(kind, name), layout.digests(kind, name)]
+    for file in files:
+        file.unlink(missing_ok=True)
     if layout.far_run is not None:
-        delete_objects(layout.far_run, [_key(layout, file)])
+        delete_objects(layout.far_run, [_key(layout, file) for file in files])
 
 
 def synchronise(layout: Layout) -> None:
@@ -75,7 +77,9 @@ def synchronise(layout: Layout) -> None:
         if there is None or (here is not None and here.finished > there.finished):
             push(layout, kind, name)
         else:
-            wanted = [k for k in objects if any(fnmatch(k, p) for p in _patterns(kind, name))]
+            listed = _key(layout, layout.digests(kind, name))
+            patterns = [*_patterns(kind, name), listed]
+            wanted = [k for k in objects if any(fnmatch(k, p) for p in patterns)]
             _bring(layout, [*wanted, key])
 
 

@@ -44,7 +44,12 @@ def derived_identity(stage_fingerprint: str, inputs: dict[str, str]) -> str:
 
 def write_record(file: Path, record: Record) -> None:
     """Write a record whole."""
-    write_text(file, json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True) + "\n")
+    write_text(file, record_text(record))
+
+
+def record_text(record: Record) -> str:
+    """Return what the file of a record holds."""
+    return json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True) + "\n"
 
 
 def read_record(file: Path) -> Record | None:

@@ -1,0 +1,95 @@
+"""What every byte of a finished stage was: lists of sha256, which serve verification only.
+
+Whether a stage is done is never asked of them. A list has the lines of `sha256sum`, so that
+`sha256sum --check` in a run's folder reads it too, and ends with the digest of its own lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.atomic import write_text
+from store.layout import Layout
+from store.places import Place, read_object
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_END = "# sha256 of the lines above: "
+
+
+class DamagedList(ValueError):
+    """A list of digests is not the one that was written.
+
+    Attributes:
+        left: what its lines that can be read say, by key.
+    """
+
+    def __init__(self, left: dict[str, str]):
+        super().__init__("its own digest differs")
+        self.left = left
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What an object's bytes are: sha256 and length."""
+
+    sha256: str
+    size: int
+
+
+def digest_of(where: Place, key: str) -> Digest:
+    """Return the digest of an object.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if isinstance(where, Path):
+        file = where / key
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            return Digest(found, os.fstat(stream.fileno()).st_size)
+    content = read_object(where, key)
+    return Digest(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def digests_of(layout: Layout, keys: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of objects of a run by their keys, read by a thread for each CPU."""
+    wanted = sorted(keys)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        found = threads.map(lambda key: digest_of(layout.home(key), key).sha256, wanted)
+        return dict(zip(wanted, found, strict=True))
+
+
+def write_digests(file: Path, stage: str, digests: Mapping[str, str]) -> None:
+    """Write a list whole.
+
+    Args:
+        file: the list.
+        stage: `kind:name`.
+        digests: sha256 by key, which is a path in the run's folder.
+    """
+    lines = [f"# emovec: what {stage} left"]
+    lines += [f"{digest}  {key}" for key, digest in sorted(digests.items())]
+    text = "".join(f"{line}\n" for line in lines)
+    own = hashlib.sha256(text.encode()).hexdigest()
+    write_text(file, f"{text}{_END}{own}\n")
+
+
+def parse_digests(content: bytes) -> dict[str, str]:
+    """Return the sha256 by key that a list holds.
+
+    Raises:
+        DamagedList: it is not as it was written.
+    """
+    text, _, end = content.decode("utf-8", errors="replace").rpartition(_END)
+    found = (_LINE.fullmatch(line) for line in text.split("\n"))
+    digests = {line.group(2): line.group(1) for line in found if line is not None}
+    own = hashlib.sha256(content[: content.rfind(_END.encode())]).hexdigest()
+    if not text or end != f"{own}\n":
+        raise DamagedList(digests)
+    return digests
