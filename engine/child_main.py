@@ -28,6 +28,7 @@ TASKS = {
     "steer-write": "engine.steering.writing:write_steered",
     "steer-score": "engine.steering.scoring:score_steered",
     "read": "engine.reading.shards:read_shard",
+    "reread": "engine.reading.rereading:reread_texts",
     "write": "engine.generation.writing:write_corpora",
 }
 

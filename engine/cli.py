@@ -199,6 +199,28 @@ def status(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -
 
 
 @app.command()
+def verify(
+    manifest: ManifestFile,
+    root: Root = RUNS,
+    again: Annotated[
+        int,
+        typer.Option(
+            "--recompute", metavar="N", min=0, help="Texts of each cell that its model reads again."
+        ),
+    ] = 0,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Move aside what is damaged, for the next run.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold everything on disk against its checksums and against itself. Exit 1 for damage."""
+    from engine.verification.command import verify_run
+
+    if not verify_run(_load(manifest), manifest, root, again, mend, as_json, _console()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     manifest: ManifestFile,
     to: Annotated[Path, typer.Option("--to", help="Folder to make, one in it for each corpus.")],

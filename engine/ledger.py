@@ -118,6 +118,7 @@ class Ledger:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             figures=figures,
             versions=self.versions,
+            listed=True,
         )
         self._list_output(stage, record)
         write_record(self.layout.record(stage.kind, stage.name), record)

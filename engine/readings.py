@@ -16,11 +16,13 @@ from engine.ledger import Ledger
 from engine.machines import Machines
 from engine.machines.workers import ClusterGone, Workers
 from engine.models import model_source
-from engine.plan import Stage, made_from
+from engine.plan import Plan, Stage, made_from
 from engine.versions import other_versions
+from manifests.resolve import Cell
 from store.corpus import read_corpus
-from store.places import Place
-from store.residuals import create_residuals
+from store.layout import Layout
+from store.records import read_record
+from store.residuals import complete_residuals, create_residuals
 from store.shards import group_attributes, missing_shards, shard_span
 
 
@@ -95,11 +97,13 @@ class CellReading:
         """Make the store unless it is there, and return the shards that it lacks."""
         self._started = time.monotonic()
         ledger, stage = self._ledger, self._stage
+        residuals = ledger.layout.residuals(stage.name)
+        if group_attributes(residuals) is None and self._is_recorded():
+            complete_residuals(residuals, *self._frame())
         ledger.begin(stage)
         self._job = self._make_job()
-        residuals = ledger.layout.residuals(stage.name)
         if (group_attributes(residuals) or {}).get("made_from") != self._origin():
-            self._create(residuals)
+            create_residuals(residuals, *self._frame())
         missing = missing_shards(residuals)
         todo = sum(len(shard_span(residuals, shard)) for shard in missing)
         n_texts = ledger.plan.n_texts(self._cell.corpus, ledger.layout) or todo
@@ -140,14 +144,27 @@ class CellReading:
     def _origin(self) -> dict[str, Any]:
         return made_from(self._stage, self._ledger.inputs(self._stage))
 
-    def _create(self, residuals: Place) -> None:
+    def _is_recorded(self) -> bool:
+        """Tell whether the shards on disk are of these settings, by the record of the stage.
+
+        That is asked where a store has lost what says so itself.
+        """
+        ledger, stage = self._ledger, self._stage
+        record = read_record(ledger.layout.record(stage.kind, stage.name))
+        return (
+            record is not None
+            and record.fingerprint == stage.fingerprint
+            and record.inputs == ledger.inputs(stage)
+        )
+
+    def _frame(self) -> tuple[Any, ...]:
+        """Return what a store is made with, behind its folder."""
         plan, model = self._ledger.plan, self._cell.model
         shape, layers = plan.shapes[model], plan.layers(model)
         assert shape is not None
         assert layers is not None
         extraction = plan.study.manifest.extraction
-        create_residuals(
-            residuals,
+        return (
             read_corpus(self._ledger.layout.stories(self._cell.corpus)).texts,
             [window.name for window in extraction.windows],
             layers,
@@ -168,22 +185,33 @@ class CellReading:
 
     def _make_job(self) -> dict[str, Any]:
         ledger, model = self._ledger, self._cell.model
-        manifest, layout = ledger.plan.study.manifest, ledger.layout
-        entry = manifest.models[model]
-        return {
-            "stage": f"{ledger.label}{self._stage.id}",
-            "made_from": self._origin(),
-            "log": str(layout.logs.resolve() / f"read-{model}.log"),
-            "model": {
-                "folder": ledger.folders[model],
-                "trust_remote_code": entry.trust_remote_code,
-                "tensor_parallel_size": entry.tensor_parallel_size,
-                "gpu_memory_utilization": entry.gpu_memory_utilization,
-            },
-            "extraction": {
-                **manifest.extraction.model_dump(mode="json"),
-                "layers": ledger.plan.layers(model),
-            },
-            "corpus": str(layout.stories(self._cell.corpus).resolve()),
-            "residuals": str(layout.residuals(self._stage.name).resolve()),
-        }
+        job = reading_job(ledger.plan, ledger.layout, self._cell, ledger.folders[model])
+        return {**job, "stage": f"{ledger.label}{self._stage.id}", "made_from": self._origin()}
+
+
+def reading_job(plan: Plan, layout: Layout, cell: Cell, folder: str) -> dict[str, Any]:
+    """Return what a child needs to read a cell (`engine.reading.shards`).
+
+    Args:
+        plan: of the study.
+        layout: of the run.
+        cell: to be read.
+        folder: of the model's files.
+    """
+    manifest = plan.study.manifest
+    entry = manifest.models[cell.model]
+    return {
+        "log": str(layout.logs.resolve() / f"read-{cell.model}.log"),
+        "model": {
+            "folder": folder,
+            "trust_remote_code": entry.trust_remote_code,
+            "tensor_parallel_size": entry.tensor_parallel_size,
+            "gpu_memory_utilization": entry.gpu_memory_utilization,
+        },
+        "extraction": {
+            **manifest.extraction.model_dump(mode="json"),
+            "layers": plan.layers(cell.model),
+        },
+        "corpus": str(layout.stories(cell.corpus).resolve()),
+        "residuals": str(layout.residuals(cell.name).resolve()),
+    }

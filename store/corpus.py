@@ -95,7 +95,7 @@ def seal_corpus(file: Path, texts: Iterable[Text]) -> Sealed:
             for text in batch:
                 if not text.text.strip():
                     raise ValueError(f"text {text.text_id} is empty")
-                digest.update(json.dumps(astuple(text)).encode() + b"\n")
+                digest.update(_row_bytes(text))
                 ids.add(text.text_id)
             n_texts += len(batch)
             columns = zip(*(astuple(text) for text in batch), strict=True)
@@ -107,6 +107,18 @@ def seal_corpus(file: Path, texts: Iterable[Text]) -> Sealed:
         identity = digest.hexdigest()
         writer.add_key_value_metadata({"emovec": json.dumps({"identity": identity})})
     return Sealed(identity, n_texts)
+
+
+def texts_identity(texts: Iterable[Text]) -> str:
+    """Return the identity that a corpus of these texts, in this order, is sealed with."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(_row_bytes(text))
+    return digest.hexdigest()
+
+
+def _row_bytes(text: Text) -> bytes:
+    return json.dumps(astuple(text)).encode() + b"\n"
 
 
 def _batched(texts: Iterable[Text], size: int) -> Iterator[list[Text]]:

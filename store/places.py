@@ -191,6 +191,15 @@ def write_object(where: Far, key: str, content: bytes | Path) -> None:
         obstore.put(_opened(where.address), key, content)
 
 
+def write_whole(where: Place, key: str, content: bytes) -> None:
+    """Write an object whole, wherever it is to lie."""
+    if isinstance(where, Far):
+        write_object(where, key, content)
+        return
+    with written_whole(where / key) as partial:
+        partial.write_bytes(content)
+
+
 def delete_objects(where: Far, keys: list[str]) -> None:
     """Delete some objects; those that are not there count as deleted."""
     import obstore

@@ -25,6 +25,7 @@ class Record:
         finished: UTC time, ISO 8601.
         figures: counts worth telling (texts, tokens, bytes, ...).
         versions: of the programs that made it.
+        listed: a list of digests was written beside it (`store.digests`).
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Record:
     finished: str
     figures: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    listed: bool = False
 
 
 def derived_identity(stage_fingerprint: str, inputs: dict[str, str]) -> str:

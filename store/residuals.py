@@ -16,9 +16,10 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from store.corpus import Text
-from store.places import Far, Place, replaced_folder, told, zarr_store
+from store.places import MARK, Far, Place, replaced_folder, sizes, told, write_whole, zarr_store
 from store.shards import (
     group_attributes,
     missing_shards,
@@ -84,55 +85,88 @@ def create_residuals(
         d_model: width of the residual stream.
         attributes: what made it; kept as attributes of the group.
     """
+    with replaced_folder(folder) as partial:
+        _write_frame(partial, texts, windows, layers, d_model, attributes)
+
+
+def complete_residuals(
+    folder: Place,
+    texts: Sequence[Text],
+    windows: Sequence[str],
+    layers: Sequence[int],
+    d_model: int,
+    attributes: dict[str, Any],
+) -> None:
+    """Give a store back the metadata and coordinates that it has lost; its shards stay.
+
+    What says that the store is there comes last. The arguments are those of `create_residuals`,
+    which have to be the ones that the shards were made with.
+    """
+    held: dict[str, Any] = {}
+    _write_frame(MemoryStore(held), texts, windows, layers, d_model, attributes)
+    there = sizes(folder)
+    for key in sorted(held, key=lambda key: key == MARK):
+        if not there.get(key):
+            write_whole(folder, key, held[key].to_bytes())
+
+
+def _write_frame(
+    target: Any,
+    texts: Sequence[Text],
+    windows: Sequence[str],
+    layers: Sequence[int],
+    d_model: int,
+    attributes: dict[str, Any],
+) -> None:
+    """Write everything of a store but its shards."""
     n = len(texts)
     per_shard = min(n, shard_texts(len(windows), len(layers), d_model))
-    with replaced_folder(folder) as partial:
-        group = zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
-        checked: list[Any] = [ZstdCodec(level=3), Crc32cCodec()]
-        sizes = {
-            "text": n,
-            "shard": -(-n // per_shard),
-            "window": len(windows),
-            "layer": len(layers),
-            "d_model": d_model,
-        }
-        for name, (dimensions, units) in ARRAYS.items():
-            shape = tuple(sizes[dimension] for dimension in dimensions)
-            first = per_shard if dimensions[0] == "text" else 1
-            whole = name != "residual_mean"
-            integer = units in ("tokens", "position")
-            group.create_array(
-                name,
-                shape=shape,
-                shards=None if whole else (first, *shape[1:]),
-                chunks=(first, *shape[1:]) if whole else (first, 1, 1, d_model),
-                dtype="int32" if integer else "float32",
-                fill_value=-1 if integer else np.nan,
-                compressors=checked,
-                dimension_names=dimensions,
-                attributes={
-                    "units": units,
-                    **({"coordinates": "emotion kind text_id"} if "text" in dimensions else {}),
-                },
-            )
-        coordinates: dict[str, tuple[str, list[Any]]] = {
-            "text_id": ("text", [t.text_id for t in texts]),
-            "kind": ("text", [t.kind for t in texts]),
-            "emotion": ("text", [t.emotion or "" for t in texts]),
-            "window": ("window", list(windows)),
-            "layer": ("layer", list(layers)),
-        }
-        for name, (dimension, values) in coordinates.items():
-            dtype: Any = "int32" if name == "layer" else str
-            coordinate = group.create_array(
-                name,
-                shape=(len(values),),
-                chunks=(len(values),),
-                dtype=dtype,
-                compressors=checked,
-                dimension_names=(dimension,),
-            )
-            coordinate[:] = np.asarray(values, dtype=None if dtype == "int32" else object)
+    group = zarr.open_group(target, mode="w", zarr_format=3, attributes=attributes)
+    checked: list[Any] = [ZstdCodec(level=3), Crc32cCodec()]
+    lengths = {
+        "text": n,
+        "shard": -(-n // per_shard),
+        "window": len(windows),
+        "layer": len(layers),
+        "d_model": d_model,
+    }
+    for name, (dimensions, units) in ARRAYS.items():
+        shape = tuple(lengths[dimension] for dimension in dimensions)
+        first = per_shard if dimensions[0] == "text" else 1
+        whole = name != "residual_mean"
+        integer = units in ("tokens", "position")
+        group.create_array(
+            name,
+            shape=shape,
+            shards=None if whole else (first, *shape[1:]),
+            chunks=(first, *shape[1:]) if whole else (first, 1, 1, d_model),
+            dtype="int32" if integer else "float32",
+            fill_value=-1 if integer else np.nan,
+            compressors=checked,
+            dimension_names=dimensions,
+            attributes={
+                "units": units,
+                **({"coordinates": "emotion kind text_id"} if "text" in dimensions else {}),
+            },
+        )
+    coordinates: dict[str, tuple[str, list[Any]]] = {
+        "text_id": ("text", [t.text_id for t in texts]),
+        "kind": ("text", [t.kind for t in texts]),
+        "emotion": ("text", [t.emotion or "" for t in texts]),
+        "window": ("window", list(windows)),
+        "layer": ("layer", list(layers)),
+    }
+    for name, (dimension, values) in coordinates.items():
+        dtype: Any = "int32" if name == "layer" else str
+        coordinate = group.create_array(
+            name,
+            shape=(len(values),),
+            chunks=(len(values),),
+            dtype=dtype,
+            compressors=checked,
+            dimension_names=(dimension,),
+        )
+        coordinate[:] = np.asarray(values, dtype=None if dtype == "int32" else object)
 
 
 def write_shard(folder: Place, shard: int, block: ShardBlock) -> None:

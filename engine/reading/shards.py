@@ -55,7 +55,7 @@ def read_shard(job: dict[str, Any], on_event: OnEvent) -> Callable[[], dict[str,
     span = shard_span(folder, job["shard"])
     texts = _corpus(job["corpus"], Path(job["corpus"]).stat().st_mtime_ns).texts
     started = time.monotonic()
-    block = _read_texts(reader, texts[span.start : span.stop], extraction, on_event)
+    block = read_texts(reader, texts[span.start : span.stop], extraction, on_event)
     seconds = time.monotonic() - started
 
     def write() -> dict[str, Any]:
@@ -82,9 +82,14 @@ def _require_same(folder: Place, job: dict[str, Any]) -> None:
         raise ValueError(f"{folder} was made anew with other settings in the meantime")
 
 
-def _read_texts(
+def read_texts(
     reader: Reader, texts: Sequence[Text], extraction: dict[str, Any], on_event: OnEvent
 ) -> ShardBlock:
+    """Read some texts of a corpus and return what a shard of them would hold.
+
+    Raises:
+        ValueError: a text without tokens, or one whose residual is not finite.
+    """
     ids = reader.tokenize([text.text for text in texts])
     if empty := [text.text_id for text, tokens in zip(texts, ids, strict=True) if not tokens]:
         raise ValueError(f"text {empty[0]} has no tokens under this model's tokenizer")

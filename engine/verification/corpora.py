@@ -1,0 +1,100 @@
+"""Corpora: whether the sealed texts are those that their identity and their journal speak of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.generation.demand import Demand
+from engine.plan import Plan, Stage
+from engine.verification.findings import Kind, Report
+from manifests.errors import InputError
+from store.corpus import Corpus, read_corpus, texts_identity
+from store.journal import damaged_lines, journal_rows
+from store.layout import Layout
+from store.records import Record
+
+
+def look_at_corpus(
+    plan: Plan, layout: Layout, stage: Stage, record: Record | None, report: Report
+) -> Corpus | None:
+    """Check a corpus and its journal, and return the texts if they are what they were.
+
+    Args:
+        plan: of the study.
+        layout: of the run.
+        stage: that made the corpus.
+        record: of that stage, None where it is not finished, or was with other settings.
+        report: takes what is found.
+    """
+    journal = layout.journal(stage.name)
+    whole = not journal.is_file() or look_at_journal(layout, journal, stage.id, report)
+    file = layout.stories(stage.name)
+    key = file.relative_to(layout.run).as_posix()
+    if not file.is_file() or report.found(key):
+        return None
+    try:
+        corpus = read_corpus(file)
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        report.add(Kind.DAMAGED, key, stage.id, "the sealed corpus cannot be read")
+        return None
+    found = texts_identity(corpus.texts)
+    if found != corpus.identity or len({t.text_id for t in corpus.texts}) < len(corpus.texts):
+        report.add(Kind.DAMAGED, key, stage.id, "its texts are not those that were sealed")
+        return None
+    report.figures["texts"] += len(corpus.texts)
+    if record is None:
+        return corpus
+    if record.identity != found or record.figures.get("texts", len(corpus.texts)) != len(
+        corpus.texts
+    ):
+        report.add(Kind.DAMAGED, key, stage.id, "it is another corpus than its record speaks of")
+        return None
+    if stage.kind == "generate" and whole and journal.is_file():
+        _hold_journal(plan, layout, stage, corpus, report)
+    return corpus
+
+
+def look_at_journal(layout: Layout, journal: Path, stage: str, report: Report) -> bool:
+    """Check every row of a journal; tell whether all are as they were written."""
+    key = journal.relative_to(layout.run).as_posix()
+    rows = 0
+    for damage in damaged_lines(journal):
+        if damage.torn:
+            report.notes.append(
+                f"{key} ends in the middle of a row, as an interrupted write leaves it"
+            )
+        else:
+            what = f"the row in line {damage.first} is not as it was written"
+            report.add(Kind.DAMAGED, key, stage, what)
+            return False
+    for _ in journal_rows(journal):
+        rows += 1
+    report.figures["journal rows"] += rows
+    return True
+
+
+def _hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, report: Report) -> None:
+    """Hold the sealed texts against the replies that they were taken from."""
+    journal = layout.journal(stage.name)
+    key = layout.stories(stage.name).relative_to(layout.run).as_posix()
+    demand = Demand(stage.name, plan.study.writing[stage.name])
+    demand.replay(journal_rows(journal))
+    sealed = {text.text_id: text for text in corpus.texts}
+    said = 0
+    for text in demand.texts(journal):
+        said += 1
+        if sealed.get(text.text_id) != text:
+            what = f"{text.text_id} is another text than its journal has"
+            report.add(Kind.DAMAGED, key, stage.id, what)
+            return
+    if said < len(sealed):
+        report.notes.append(
+            f"{stage.id}: {len(sealed) - said} replies are lost; their texts are in the sealed "
+            "corpus"
+        )
+
+
+def look_at_superseded(layout: Layout, report: Report) -> None:
+    """Check the journals of corpora of other settings."""
+    for journal in sorted((layout.run / "corpora" / ".superseded").glob("*/journal.jsonl")):
+        look_at_journal(layout, journal, "", report)

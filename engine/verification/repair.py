@@ -1,0 +1,191 @@
+"""Moves aside what is damaged, so that the next run makes it again and nothing else.
+
+What goes along with a damaged file is the least that has the run see that something is missing: the
+mark of a shard or of a folder, or the record of a stage that is not asked for that file. Nothing is
+deleted. A journal is mended where it lies, since only it holds the replies.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.outputs import folder_key, output_keys
+from engine.plan import FOLDERS, Plan
+from engine.verification.findings import Finding, Kind, Report
+from engine.verification.lists import Lists
+from store.atomic import sync_folder, written_whole
+from store.digests import digest_of, digests_of, write_digests
+from store.journal import damaged_lines
+from store.layout import Layout
+from store.mirror import push_file
+from store.places import MARK, Far, delete_objects, read_object, write_object
+from store.journal_lines import blanked, mended
+
+JOURNALS = ("/journal.jsonl", "/steering.jsonl")
+REPAIRED = (Kind.DAMAGED, Kind.MISSING, Kind.SUSPECT, Kind.STRAY)
+
+
+@dataclass
+class Repair:
+    """What was done about damage.
+
+    Attributes:
+        aside: folder that damaged files went to.
+        moved: keys of what went there, what had to go along included.
+        done: what was mended at once, in words.
+        left: what could not be, and why.
+    """
+
+    aside: Path
+    moved: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def repair(plan: Plan, layout: Layout, lists: Lists, report: Report) -> Repair:
+    """Move aside, or mend, what a look at a run has found. The caller holds the run's lock."""
+    aside = layout.damaged(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}+")
+    done = Repair(aside)
+    touched: set[str] = set()
+    for finding in report.damage:
+        if finding.kind is Kind.DEVIATES:
+            done.left.append(f"{finding.key}: another device or version may read it otherwise")
+        elif finding.copy:
+            _copy_again(layout, finding, report, done)
+        elif finding.key.endswith("/journal.jsonl") and finding.kind is Kind.MISSING:
+            done.left.append(f"{finding.key}: {BRING_BACK}")
+        elif finding.key.endswith(JOURNALS) and finding.kind is not Kind.MISSING:
+            _mend_journal(layout, lists, finding, done)
+        elif not finding.key.startswith("digests/"):
+            touched.add(finding.stage)
+            _move(layout, _piece(layout, finding), done)
+    for finding in report.damage:
+        if finding.key.startswith("digests/") and not finding.copy:
+            _renew_list(plan, layout, finding, finding.stage in touched, done)
+    return done
+
+
+def _piece(layout: Layout, finding: Finding) -> list[str]:
+    """Return what has to go for a file to be made again, what says that it is there first."""
+    kind, _, name = finding.stage.partition(":")
+    key = finding.key
+    if kind in FOLDERS and finding.kind is not Kind.STRAY:
+        root = folder_key(kind, name)
+        if not key.startswith(f"{root}/"):
+            return [key]
+        return [f"{root}/{_mark_of(kind, key.removeprefix(f'{root}/'))}", key]
+    unasked = key.endswith(("/flagged.csv", "/steering.safetensors"))
+    if unasked:  # whether a stage is done is not asked of these files
+        return [layout.record(kind, name).relative_to(layout.run).as_posix(), key]
+    return [key]
+
+
+def _mark_of(kind: str, key: str) -> str:
+    """Return the object whose absence has the piece made again that an object belongs to."""
+    name, _, rest = key.partition("/c/")
+    by_shard = kind == "extract" and rest and name not in ("text_id", "kind", "emotion")
+    if by_shard and name not in ("window", "layer"):
+        return f"residual_mean/c/{rest.split('/')[0]}/0/0/0"
+    return MARK
+
+
+def _move(layout: Layout, keys: Iterable[str], done: Repair) -> None:
+    """Move files aside, in this order; those that are not there are passed over."""
+    for key in dict.fromkeys(keys):
+        home = layout.home(key)
+        if isinstance(home, Far):
+            try:
+                content = read_object(home, key)
+            except FileNotFoundError:
+                continue
+            write_object(home, f".damaged/{done.aside.name}/{key}", content)
+            delete_objects(home, [key])
+        elif (home / key).is_file():
+            target = done.aside / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (home / key).replace(target)
+            sync_folder((home / key).parent)
+        else:
+            continue
+        done.moved.append(key)
+
+
+def _copy_again(layout: Layout, finding: Finding, report: Report, done: Repair) -> None:
+    """Put a file's copy into the object store again, where the file itself is as it was."""
+    if report.found(finding.key):
+        done.left.append(f"{finding.key}: the next run makes it, and copies it")
+        return
+    push_file(layout, layout.run / finding.key)
+    done.done.append(f"{finding.key}: copied to the object store again")
+
+
+def _mend_journal(layout: Layout, lists: Lists, finding: Finding, done: Repair) -> None:
+    """Turn flipped bits of a journal back, blank rows that stay damaged, and cut a torn end off."""
+    file, key = layout.run / finding.key, finding.key
+    kind, _, name = finding.stage.partition(":")
+    found = _mended(file)
+    if found is None:
+        what = "the next run measures what it lacks" if kind == "steer" else BRING_BACK
+        done.left.append(f"{key}: it cannot be mended; {what}")
+        return
+    content, lost = found
+    (done.aside / key).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, done.aside / key)
+    with written_whole(file) as partial:
+        partial.write_bytes(content)
+    done.moved.append(key)
+    wanted = lists.digest(key)
+    if wanted == digest_of(layout.run, key).sha256:
+        done.done.append(f"{key}: mended, and is again what was written")
+        return
+    done.done.append(f"{key}: mended" + (f", but for {lost} rows, which are lost" if lost else ""))
+    if wanted is not None and kind == "generate":  # the sealed corpus stands without them
+        digests = {**lists.stages[finding.stage], **digests_of(layout, [key])}
+        write_digests(layout.digests(kind, name), finding.stage, digests)
+
+
+BRING_BACK = "the sealed corpus stands without it, but bring it back from a copy: it holds replies"
+
+
+def _mended(file: Path) -> tuple[bytes, int] | None:
+    """Return a journal without its damage, and how many rows were lost; None where it has none.
+
+    None, too, where a row cannot be blanked, or the header is lost.
+    """
+    content, lost = file.read_bytes(), 0
+    damage = list(damaged_lines(file))
+    for part in reversed(damage):
+        good = mended(part.content)
+        if good is None:
+            lost += 1
+            good = b"" if part.torn else blanked(part.content)
+            if good is None or part.start == 0:
+                return None
+        content = content[: part.start] + good + content[part.start + len(part.content) :]
+    return (content, lost) if damage else None
+
+
+def _renew_list(plan: Plan, layout: Layout, finding: Finding, touched: bool, done: Repair) -> None:
+    """Move a damaged list aside; write it anew unless its stage is to be done again anyway."""
+    kind, _, name = finding.stage.partition(":")
+    _move(layout, [finding.key], done)
+    if touched or (not layout.record(kind, name).is_file() and kind != "manifest"):
+        return
+    if kind == "manifest":
+        keys = [layout.manifest.name]
+    elif finding.stage in plan.stages:
+        keys = output_keys(layout, plan.stages[finding.stage])
+        keys.append(layout.record(kind, name).relative_to(layout.run).as_posix())
+    else:
+        return
+    file = layout.digests(kind, name)
+    write_digests(file, finding.stage, digests_of(layout, keys))
+    if layout.far_run is not None:
+        push_file(layout, file)
+    done.done.append(f"{finding.key}: written anew; all that it names is vouched for")
