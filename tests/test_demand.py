@@ -41,9 +41,9 @@ def body(key: str) -> str:
 class Scribe:
     """Answers a demand's requests into a journal, as the engine would."""
 
-    def __init__(self, file: Path, demand: Demand):
+    def __init__(self, file: Path, demand: Demand, fingerprint: str = "f"):
         self.file, self.demand = file, demand
-        self.journal = Journal(file, "f")
+        self.journal = Journal(file, fingerprint)
 
     def answer(self, request: Request, reply: str | None) -> list[Request]:
         """Journal a reply (None: one that is cut off) and return what is asked then."""

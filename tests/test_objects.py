@@ -19,11 +19,19 @@ from engine.plan import TABLES
 from store import Layout
 from store.journal import Journal, journal_fingerprint
 from store.mirror import forget, push, push_file, synchronise
-from store.places import Far, StoreRefused, read_object, require_answering, sizes
+from store.places import (
+    Far,
+    StoreRefused,
+    read_object,
+    require_answering,
+    sizes,
+    write_object,
+)
 from store.records import Record, write_record
 from store.shards import missing_shards
 from tests.objects import KEYS, ObjectServer, find_server
 from tests.test_run import EMOVEC, emovec, many_shards
+from tests.tiny import write_manifest
 
 BUCKET = "emotions"
 CELL = "tiny@own"
@@ -118,6 +126,31 @@ def test_killed_servers_and_clients_leave_the_bits_of_a_folder(
     printed, _ = run(three, "status", manifest, "--root", root)
     assert "PC1 follows valence" in printed
     assert "nothing to do" in run(three, "analyze", manifest, "--root", root)[0]
+
+
+@pytest.mark.usefixtures("keys")
+def test_flipped_bits_of_objects_are_found_and_mended(tiny_model: Path, tmp_path: Path) -> None:
+    manifest, root, home = write_manifest(tmp_path, tiny_model), f"s3://{BUCKET}/spoilt", tmp_path
+    far, shard = Far(root) / "study", f"cells/{CELL}/residuals.zarr/residual_mean/c/0/0/0/0"
+    run(home, "analyze", manifest, "--root", root)
+    assert "nothing is damaged" in run(home, "verify", manifest, "--root", root)[0]
+    keys = (shard, f"cells/{CELL}/analysis.zarr/r/c/0", "tables/geometry.csv")
+    keys = tuple(next(key for key in sorted(sizes(far)) if key.startswith(start)) for start in keys)
+    good = {key: read_object(far, key) for key in keys}
+    for key, content in good.items():
+        write_object(far, key, content[:9] + bytes([content[9] ^ 1]) + content[10:])
+    printed, _ = run(home, "verify", manifest, "--root", root, "--repair", check=1)
+    assert f"DAMAGED  {shard} (extract:{CELL})" in printed
+    assert f"DAMAGED  {keys[1]} (analyze:{CELL})" in printed
+    assert "DAMAGED  copy of tables/geometry.csv (tables:all)" in printed
+    assert "mended   tables/geometry.csv: copied to the object store again" in printed
+    aside = [key for key in sizes(far, ".damaged") if key.endswith("residual_mean/c/0/0/0/0")]
+    assert len(aside) == 1
+    printed, _ = run(home, "analyze", manifest, "--root", root)
+    assert "done    tables" not in printed
+    assert {key: read_object(far, key) for key in keys} == good
+    other = tmp_path / "elsewhere"  # another machine has the lists from the store
+    assert "nothing is damaged" in run(other, "verify", manifest, "--root", root)[0]
 
 
 @contextmanager

@@ -406,11 +406,16 @@ class Interrupted:
 
 
 def interrupt(
-    manifest: Path, root: Path, how: signal.Signals, when: Callable[[], bool]
+    manifest: Path,
+    root: Path,
+    how: signal.Signals,
+    when: Callable[[], bool],
+    command: str = "run",
+    *options: str,
 ) -> Interrupted:
     """Start a run, send it a signal as soon as `when` holds, and wait for its end."""
     process = subprocess.Popen(
-        [*EMOVEC, "run", str(manifest), "--root", str(root)],
+        [*EMOVEC, command, str(manifest), "--root", str(root), *options],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 400

@@ -15,19 +15,16 @@ from store.records import Record
 
 
 def look_at_corpus(
-    plan: Plan, layout: Layout, stage: Stage, record: Record | None, report: Report
+    layout: Layout, stage: Stage, record: Record | None, report: Report
 ) -> Corpus | None:
-    """Check a corpus and its journal, and return the texts if they are what they were.
+    """Check a sealed corpus, and return it if its texts are what they were.
 
     Args:
-        plan: of the study.
         layout: of the run.
         stage: that made the corpus.
         record: of that stage, None where it is not finished, or was with other settings.
         report: takes what is found.
     """
-    journal = layout.journal(stage.name)
-    whole = not journal.is_file() or look_at_journal(layout, journal, stage.id, report)
     file = layout.stories(stage.name)
     key = file.relative_to(layout.run).as_posix()
     if not file.is_file() or report.found(key):
@@ -49,8 +46,6 @@ def look_at_corpus(
     ):
         report.add(Kind.DAMAGED, key, stage.id, "it is another corpus than its record speaks of")
         return None
-    if stage.kind == "generate" and whole and journal.is_file():
-        _hold_journal(plan, layout, stage, corpus, report)
     return corpus
 
 
@@ -73,8 +68,8 @@ def look_at_journal(layout: Layout, journal: Path, stage: str, report: Report) -
     return True
 
 
-def _hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, report: Report) -> None:
-    """Hold the sealed texts against the replies that they were taken from."""
+def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, report: Report) -> None:
+    """Hold sealed texts against a whole journal: the replies that they were taken from."""
     journal = layout.journal(stage.name)
     key = layout.stories(stage.name).relative_to(layout.run).as_posix()
     demand = Demand(stage.name, plan.study.writing[stage.name])

@@ -10,7 +10,12 @@ from engine.models import tokenizer_at_hand
 from engine.outputs import output_keys
 from engine.plan import Plan, Stage
 from engine.verification.cells import CellLook, hold_tokens, open_cell_look
-from engine.verification.corpora import look_at_corpus, look_at_journal, look_at_superseded
+from engine.verification.corpora import (
+    hold_journal,
+    look_at_corpus,
+    look_at_journal,
+    look_at_superseded,
+)
 from engine.verification.findings import Kind, Report
 from engine.verification.lists import (
     Check,
@@ -66,10 +71,11 @@ class Look:
             read += size
             self._tell(read, total)
 
+        whole = self._look_at_journals()
         compare(layout, self.lists, wanted - shards, {}, report, tell)
         find_missing(layout, self.lists, self._there, report)
         self._records = look_at_records(plan, layout, report)
-        self._look_at_corpora()
+        self._look_at_corpora(whole)
         checks = self._open_cells()
         compare(layout, self.lists, shards, checks, report, tell)
         self._look_at_tables()
@@ -82,17 +88,28 @@ class Look:
         owned = {key for s in self._plan.stages.values() for key in output_keys(self._layout, s)}
         return {key for key in {*self.lists.owner, *owned} if key in self._there}
 
-    def _look_at_corpora(self) -> None:
+    def _look_at_journals(self) -> set[str]:
+        """Check every row of every journal; return the stages whose journal is whole."""
+        layout, whole = self._layout, set()
+        of = {"generate": layout.journal, "steer": layout.steering}
+        stages = [stage for stage in self._plan.stages.values() if stage.kind in of]
+        for stage in stages:
+            file = of[stage.kind](stage.name)
+            if file.is_file() and look_at_journal(layout, file, stage.id, self.report):
+                whole.add(stage.id)
+        look_at_superseded(layout, self.report)
+        return whole
+
+    def _look_at_corpora(self, whole: set[str]) -> None:
         for stage in self._plan.stages.values():
             if stage.kind in ("generate", "import"):
                 record = self._records.get(stage.id)
-                corpus = look_at_corpus(self._plan, self._layout, stage, record, self.report)
-                if corpus is not None:
-                    self.corpora[stage.name] = corpus
-            elif stage.kind == "steer" and self._layout.steering(stage.name).is_file():
-                journal = self._layout.steering(stage.name)
-                look_at_journal(self._layout, journal, stage.id, self.report)
-        look_at_superseded(self._layout, self.report)
+                corpus = look_at_corpus(self._layout, stage, record, self.report)
+                if corpus is None:
+                    continue
+                self.corpora[stage.name] = corpus
+                if record is not None and stage.id in whole:
+                    hold_journal(self._plan, self._layout, stage, corpus, self.report)
 
     def _open_cells(self) -> dict[str, Check]:
         """Open what can be opened, and return what looks into the bytes of shards."""
@@ -123,7 +140,11 @@ class Look:
         if cell is None or record is None:
             return cell
         for shard in missing_shards(folder):
-            report.add(Kind.MISSING, cell.key("residual_mean", shard), stage.id, "not there")
+            key = cell.key("residual_mean", shard)
+            if key in self._there:
+                report.add(Kind.DAMAGED, key, stage.id, "it is empty")
+            else:
+                report.add(Kind.MISSING, key, stage.id, "not there")
         tokenizer = tokenizer_at_hand(plan.study, plan.cell(stage.name).model)
         if tokenizer is None:
             report.notes.append(f"{stage.id}: tokens not counted, its tokenizer is not at hand")

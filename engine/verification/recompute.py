@@ -19,7 +19,7 @@ from store.fingerprint import fingerprint
 from store.layout import Layout
 from store.shards import shard_span
 
-BOUNDS = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
+BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
 """Relative L2 of a text, window and layer under another batch, by the precision of reading."""
 
 

@@ -1,0 +1,517 @@
+"""Verification of real runs: flipped bits, lost, empty, swapped and strange files, and repair."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from engine.generation.demand import Demand
+from engine.plan import Plan
+from engine.reading.rereading import relative_deviation
+from engine.verification.findings import Kind, Report
+from engine.verification.look import Look
+from manifests.resolve import load_study
+from store import Layout
+from store.digests import DamagedList, parse_digests, write_digests
+from store.journal import read_journal
+from store.lock import run_lock
+from tests.test_demand import Scribe
+from tests.test_run import emovec, interrupt, many_shards
+from tests.tiny import EMOTIONS, write_manifest
+
+OWN, WRITTEN = "tiny@own", "tiny@written"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its manifest, where it lies, its plan."""
+
+    manifest: Path
+    layout: Layout
+    plan: Plan
+
+    def look(self) -> Report:
+        look = Look(self.plan, self.layout, lambda read, total: None)
+        look.take()
+        return look.report
+
+    def verify(self, *options: str, check: int = 0) -> dict[str, Any]:
+        done = emovec(
+            "verify", self.manifest, "--root", self.layout.root, "--json", *options, check=check
+        )
+        return dict(json.loads(done.stdout))
+
+    def files(self) -> dict[str, Path]:
+        """Return every file that a digest speaks of, and the lists, by key."""
+        run = self.layout.run
+        found = {f.relative_to(run).as_posix(): f for f in run.rglob("*") if f.is_file()}
+        return {k: f for k, f in found.items() if not k.startswith((".", "logs/"))}
+
+    def contents(self) -> dict[str, bytes]:
+        return {key: file.read_bytes() for key, file in self.files().items()}
+
+
+def opened(manifest: Path) -> Run:
+    plan = Plan(load_study(manifest))
+    return Run(manifest, Layout(manifest.parent / "runs", "study"), plan)
+
+
+STEERING = {
+    "cells": [OWN],
+    "directions": ["happy"],
+    "layers": [1],
+    "strengths": [1.0],
+    "random": 0,
+    "max_new_tokens": 3,
+    "temperature": 0,
+    "backend": "transformer_lens",
+    "transfer": {"direction": "happy", "strength": 1.0},
+}
+
+
+def make_run(folder: Path, model: Path, **more: Any) -> Run:
+    """Do a run of two corpora; what the model says in the written one is made up."""
+    texts = {"stories": "stories.jsonl", "neutral": "neutral.txt"}
+    asked = {"topics_per_emotion": 2, "stories_per_topic": 2, "neutral": 6, "max_new_tokens": 400}
+    manifest = write_manifest(
+        folder,
+        model,
+        models={"tiny": {"path": str(model), "dtype": "float32"}},
+        corpora={
+            "own": {"import": texts},
+            "written": {"generate": {"model": "tiny", "emotions": list(EMOTIONS), **asked}},
+        },
+        extraction={
+            "max_tokens": 256,
+            "windows": ["all", "no-first", {"name": "late", "start": 75}],
+        },
+        analysis={"norms": ["glasgow"], "bootstraps": 100, "permutations": 100},
+        **more,
+    )
+    run = opened(manifest)
+    demand = Demand("written", run.plan.study.writing["written"])
+    scribe = Scribe(run.layout.journal("written"), demand, run.plan.journal_key("written"))
+    first, *others = demand.replay([])
+    (again,) = scribe.answer(first, None)
+    for request in [again, *others]:
+        scribe.keep(request)
+    scribe.journal.__exit__(None, None, None)
+    emovec("run", manifest, "--root", run.layout.root)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    return make_run(tmp_path_factory.mktemp("verified"), tiny_model)
+
+
+@pytest.fixture
+def run(finished: Run, tmp_path: Path) -> Run:
+    """A copy of it, to be spoiled."""
+    shutil.copytree(finished.manifest.parent, tmp_path / "copy")
+    return opened(tmp_path / "copy" / finished.manifest.name)
+
+
+def flip(file: Path, bit: int) -> None:
+    """Flip one bit of a file in its place."""
+    with file.open("r+b") as stream:
+        stream.seek(bit // 8)
+        (byte,) = stream.read(1)
+        stream.seek(bit // 8)
+        stream.write(bytes([byte ^ 1 << bit % 8]))
+
+
+KINDS: dict[str, Callable[[str], bool]] = {
+    "journal": lambda key: key.endswith("journal.jsonl"),
+    "sealed corpus": lambda key: key.endswith("stories.parquet"),
+    "flagged texts": lambda key: key.endswith("flagged.csv"),
+    "shard": lambda key: "residuals.zarr/residual_mean/c/" in key,
+    "counts and norms": lambda key: "residuals.zarr" in key and "/c/0/" in key,
+    "coordinate": lambda key: "residuals.zarr" in key and key.endswith("/c/0"),
+    "metadata of vectors": lambda key: "residuals.zarr" in key and key.endswith("zarr.json"),
+    "results": lambda key: "analysis.zarr" in key and "/c" in key,
+    "metadata of results": lambda key: "analysis.zarr" in key and key.endswith("zarr.json"),
+    "words": lambda key: "words.zarr" in key,
+    "steering": lambda key: "/steering." in key,
+    "table": lambda key: key.endswith((".csv", ".md")),
+    "figure": lambda key: key.startswith("figures/"),
+    "page": lambda key: key.startswith("report/"),
+    "record": lambda key: key.startswith("records/"),
+    "list of digests": lambda key: key.startswith("digests/"),
+    "manifest": lambda key: key == "manifest.yaml",
+}
+
+
+def flips(run: Run, number: int, seed: int) -> Iterator[tuple[str, Path, int]]:
+    """Yield (key, file, bit) at random, every kind of file in turn."""
+    rng, files = random.Random(seed), run.files()
+    kinds = [matches for matches in KINDS.values() if any(map(matches, files))]
+    for n in range(number):
+        matches = kinds[n % len(kinds)]
+        key = rng.choice(sorted(key for key in files if matches(key)))
+        yield key, files[key], rng.randrange(8 * files[key].stat().st_size)
+
+
+def find_every_flip(run: Run, number: int, seed: int) -> None:
+    for key, file, bit in flips(run, number, seed):
+        flip(file, bit)
+        report = run.look()
+        found = {f.key: f for f in report.damage}
+        assert key in found, (key, bit)
+        assert found[key].what
+        others = {f.kind for f in report.damage if f.key != key}
+        if key.startswith("digests/"):  # of a damaged list, one line at most speaks of nothing
+            assert others <= {Kind.SUSPECT}
+            assert len(found) <= 3, found
+        else:
+            assert not others, (key, bit, report.findings)
+        flip(file, bit)
+    assert not run.look().damage
+
+
+def test_every_kind_of_file_has_its_flipped_bit_found_and_named(run: Run) -> None:
+    find_every_flip(run, 3 * len(KINDS), seed=1)
+
+
+@pytest.mark.slow
+def test_two_hundred_flipped_bits_are_found_and_named(tiny_model: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny_model, steering=STEERING)
+    assert all(any(map(matches, run.files())) for matches in KINDS.values())
+    find_every_flip(run, 200, seed=2)
+
+
+def test_a_run_as_it_was_left_is_clean_and_every_file_is_accounted_for(finished: Run) -> None:
+    before = finished.contents()
+    found = finished.verify()
+    assert found["clean"]
+    assert not found["findings"]
+    assert found["checked"]["digests"] == len(before) - len(list_keys(before))
+    assert set(found["not_covered"]) == {"the run's lock", "logs, which nothing is made from"}
+    assert found["checked"]["texts"] == 60
+    assert found["checked"]["tokens counted"] > 5000
+    assert finished.contents() == before
+    words = emovec("verify", finished.manifest, "--root", finished.layout.root).stdout
+    assert words.splitlines()[-1] == "nothing is damaged"
+    missing = emovec("verify", finished.manifest, "--root", "/nowhere/at/all", check=2)
+    assert "there is no run of" in missing.stderr
+
+
+def list_keys(keys: Any) -> list[str]:
+    return [key for key in keys if key.startswith("digests/")]
+
+
+def residual(run: Run, cell: str, key: str) -> Path:
+    folder = run.layout.residuals(cell)
+    assert isinstance(folder, Path)
+    return folder / key
+
+
+SHARD = "residual_mean/c/0/0/0/0"
+
+
+def test_lost_empty_cut_swapped_and_strange_files_are_named(run: Run) -> None:
+    layout = run.layout
+    one, other = residual(run, OWN, SHARD), residual(run, WRITTEN, SHARD)
+    content, table = one.read_bytes(), layout.tables / "geometry.csv"
+
+    def damage() -> dict[str, Kind]:
+        return {f.key.removeprefix("cells/"): f.kind for f in run.look().damage}
+
+    one.unlink()
+    assert damage() == {f"{OWN}/residuals.zarr/{SHARD}": Kind.MISSING}
+    one.write_bytes(b"")
+    assert damage() == {f"{OWN}/residuals.zarr/{SHARD}": Kind.DAMAGED}
+    one.write_bytes(content[: len(content) // 2])
+    assert damage() == {f"{OWN}/residuals.zarr/{SHARD}": Kind.DAMAGED}
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    both = {f"{cell}/residuals.zarr/{SHARD}": Kind.DAMAGED for cell in (OWN, WRITTEN)}
+    assert damage() == both
+    other.write_bytes(one.read_bytes())
+    one.write_bytes(content)
+    table.write_bytes(table.read_bytes()[:-1])
+    assert damage() == {"tables/geometry.csv": Kind.DAMAGED}
+    table.write_bytes(table.read_bytes() + b"\n")
+    stray = residual(run, OWN, "residual_mean/c/7/0/0/0")
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(content)
+    (layout.run / "notes.txt").write_text("mine")
+    (layout.tables / "old.csv").write_text("a,b\n1,2\n")
+    report = run.look()
+    assert {f.key: f.kind for f in report.findings} == {
+        f"cells/{OWN}/residuals.zarr/residual_mean/c/7/0/0/0": Kind.STRAY,
+        "notes.txt": Kind.UNKNOWN,
+        "tables/old.csv": Kind.UNKNOWN,
+    }
+    shutil.rmtree(residual(run, OWN, "residual_mean/c/7"))
+    found = run.verify()  # what is not known harms nothing
+    assert found["clean"]
+    assert {f["kind"] for f in found["findings"]} == {"unknown"}
+    layout.digests("words", "own").unlink()
+    kinds = {f.kind for f in run.look().damage if f.stage == "words:own"}
+    assert kinds == {Kind.MISSING, Kind.SUSPECT}
+
+
+def relisted(run: Run, stage: str) -> None:
+    """Have the list of a stage say what is there, so that only the numbers can tell."""
+    from store.digests import digests_of
+
+    kind, _, name = stage.partition(":")
+    file = run.layout.digests(kind, name)
+    write_digests(file, stage, digests_of(run.layout, parse_digests(file.read_bytes())))
+
+
+def write_array(run: Run, cell: str, name: str, change: Callable[[Any], None]) -> None:
+    group = zarr.open_group(run.layout.residuals(cell), mode="r+")
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array: Any = group[name]
+        values = array[:]
+        change(values)
+        array[:] = values
+    relisted(run, f"extract:{cell}")
+
+
+def test_numbers_that_cannot_be_right_are_named_though_every_digest_fits(run: Run) -> None:
+    def change(name: str, index: tuple[int, ...], value: float) -> dict[str, str]:
+        def put(values: Any) -> None:
+            values[index] = value
+
+        before = residual(run, OWN, name)
+        shutil.copytree(before, run.layout.root / "before")
+        write_array(run, OWN, name, put)
+        found = {f.key.rpartition("residuals.zarr/")[2]: f.what for f in run.look().damage}
+        shutil.rmtree(before)
+        (run.layout.root / "before").rename(before)
+        relisted(run, f"extract:{OWN}")
+        return found
+
+    (what,) = change("residual_mean", (3, 0, 2, 5), np.nan).values()
+    assert "happy/000/3 is not finite at layer index 2, window all" in what
+    counts = zarr.open_group(run.layout.residuals(OWN), mode="r")["token_count"]
+    assert isinstance(counts, zarr.Array)
+    row = int(np.flatnonzero(np.asarray(counts[:, 2]) == 0)[0])  # type: ignore[arg-type]
+    (what,) = change("residual_mean", (row, 2, 0, 0), 1.0).values()
+    assert "has a mean although it has no token, window late" in what
+    found = change("token_count", (4, 1), 9)
+    assert list(found) == ["token_count/c/0/0"]
+    assert "sad" not in found["token_count/c/0/0"]
+    assert list(change("peak_position", (4, 1), 300)) == ["peak_position/c/0/0"]
+    assert list(change("mean_square", (0, 1, 1), -1.0)) == ["mean_square/c/0/0/0"]
+    assert list(change("peak_norm", (2, 1), np.inf)) == ["peak_norm/c/0/0"]
+    found = change("text_tokens", (2,), 81)
+    assert any("has 81 tokens, not" in what for what in found.values()), found
+    assert not run.look().damage
+
+
+def same_but_for_records(run: Run, before: dict[str, bytes]) -> None:
+    """Hold a run against what it was; records say when they were written, and lists hold them."""
+    after = run.contents()
+    assert set(after) == set(before)
+    for key, content in before.items():
+        if not key.startswith(("records/", "digests/")):
+            assert after[key] == content, key
+
+
+def test_what_is_repaired_and_run_again_is_what_it_was(run: Run) -> None:
+    """Damage of many kinds at once, each in a stage of its own."""
+    layout, before = run.layout, run.contents()
+    shard = residual(run, WRITTEN, SHARD)
+    read = shard.stat().st_mtime_ns
+    frame = residual(run, WRITTEN, "residual_mean/zarr.json")
+    spoilt = [
+        residual(run, OWN, "peak_norm/c/0/0"),
+        frame,
+        layout.stories("own"),
+        layout.flagged("written"),
+        layout.tables / "geometry.csv",
+        layout.figures / "cka.png",
+        layout.manifest,
+        layout.record("words", "own"),
+        layout.journal("written"),
+    ]
+    for file in spoilt:
+        flip(file, 8 * (file.stat().st_size // 3) + 1)
+    (layout.run / "mine.txt").write_text("left alone")
+    found = run.verify("--repair", check=1)
+    keys = {file.relative_to(layout.run).as_posix() for file in spoilt}
+    assert {f["key"] for f in found["findings"] if f["damage"]} == keys
+    aside = Path(found["repair"]["aside"])
+    assert aside.parent == layout.run / ".damaged"
+    along = set(found["repair"]["moved"]) - keys
+    assert along == {
+        f"cells/{OWN}/residuals.zarr/{SHARD}",
+        f"cells/{WRITTEN}/residuals.zarr/zarr.json",
+        "records/describe/all.json",
+    }
+    for file in spoilt:
+        assert (aside / file.relative_to(layout.run)).read_bytes() != before[
+            file.relative_to(layout.run).as_posix()
+        ]
+    assert layout.journal("written").read_bytes() == before["corpora/written/journal.jsonl"]
+    (mended,) = found["repair"]["done"]
+    assert "is again what was written" in mended
+    printed = emovec("run", run.manifest, "--root", layout.root).stdout
+    assert "analyze:tiny@own" not in printed
+    assert shard.stat().st_mtime_ns == read
+    (layout.run / "mine.txt").unlink()
+    same_but_for_records(run, before)
+    assert run.verify()["clean"]
+    assert "nothing to do" in emovec("run", run.manifest, "--root", layout.root).stdout
+
+
+def test_a_damaged_list_is_written_anew_and_what_it_no_longer_speaks_of_made_again(
+    run: Run,
+) -> None:
+    layout, before = run.layout, run.contents()
+    lists = [layout.digests("extract", OWN), layout.digests("tables", "all")]
+    for file in lists:
+        flip(file, 8 * file.read_bytes().index(b"zarr.json" if "tiny" in file.name else b"cka.csv"))
+    flip(layout.digests("page", "all"), 3)
+    found = run.verify("--repair", check=1)
+    suspects = {f["key"] for f in found["findings"] if f["kind"] == "suspect"}
+    assert suspects == {"tables/cka.csv", f"cells/{OWN}/residuals.zarr/emotion/zarr.json"}
+    assert any("digests/page/all.sha256: written anew" in line for line in found["repair"]["done"])
+    emovec("run", run.manifest, "--root", layout.root)
+    same_but_for_records(run, before)
+    assert run.verify()["clean"]
+
+
+def test_rows_that_cannot_be_mended_are_blanked_and_the_sealed_corpus_stands(run: Run) -> None:
+    journal, stories = run.layout.journal("written"), run.layout.stories("written")
+    content, sealed = journal.read_bytes(), stories.read_bytes()
+    rows = len(list(read_journal(journal)))
+    lines = content.splitlines(keepends=True)
+    lines[5] = lines[5].replace(b"a", b"e")
+    journal.write_bytes(b"".join(lines))
+    found = run.verify("--repair", check=1)
+    assert "the row in line 6 is not as it was written" in found["findings"][0]["what"]
+    assert "mended, but for 1 rows, which are lost" in found["repair"]["done"][0]
+    assert len(journal.read_bytes()) == len(content)
+    assert len(list(read_journal(journal))) == rows - 1
+    again = run.verify()
+    assert again["clean"]
+    assert any("1 replies are lost" in note for note in again["notes"])
+    assert "nothing to do" in emovec("run", run.manifest, "--root", run.layout.root).stdout
+    assert stories.read_bytes() == sealed
+
+
+def test_texts_are_read_again_and_one_that_deviates_is_named(run: Run) -> None:
+    found = run.verify("--recompute", "6")
+    assert set(found["recomputed"]) == {OWN, WRITTEN}
+    assert all(cell["texts"] == 6 and cell["worst"] < 1e-5 for cell in found["recomputed"].values())
+
+    def turn(values: Any) -> None:
+        values[:, 1, 2] *= 1.001
+
+    write_array(run, OWN, "residual_mean", turn)
+    found = run.verify("--recompute", "2", "--repair", check=1)
+    deviating = [f for f in found["findings"] if f["kind"] == "deviates"]
+    assert len(deviating) == 2
+    assert all("in window no-first at layer 1" in f["what"] for f in deviating)
+    assert found["repair"]["moved"] == []
+    assert found["recomputed"][OWN]["worst"] == pytest.approx(1e-3, rel=0.01)
+    assert found["recomputed"][WRITTEN]["worst"] < 1e-5
+
+
+def test_deviation_is_relative_to_what_is_stored_and_sees_numbers_come_and_go() -> None:
+    stored = np.array([3.0, 4.0, np.nan, np.nan, 0.0, 0.0], dtype=np.float32).reshape(3, 1, 1, 2)
+    again = stored.copy()
+    again[0, 0, 0] = [3.0, 4.5]
+    assert relative_deviation(again, stored).ravel().tolist() == pytest.approx([0.1, 0.0, 0.0])
+    again[1] = 1.0
+    again[0] = np.nan
+    assert relative_deviation(again, stored).ravel().tolist() == [np.inf, np.inf, 0.0]
+
+
+def test_a_run_without_digests_is_checked_as_far_as_can_be(run: Run) -> None:
+    shutil.rmtree(run.layout.run / "digests")
+    for file in (run.layout.run / "records").rglob("*.json"):
+        record = json.loads(file.read_text())
+        del record["listed"]
+        file.write_text(json.dumps(record))
+    found = run.verify()
+    assert found["clean"]
+    (note,) = [note for note in found["notes"] if "no digests of" in note]
+    assert "extract:tiny@own" in note
+    rng = random.Random(3)
+    for key in (SHARD, "text_tokens/c/0", "text_id/c/0", "mean_square/c/0/0/0"):
+        file = residual(run, OWN, key)
+        bit = rng.randrange(8 * file.stat().st_size)
+        flip(file, bit)
+        keys = {f.key for f in run.look().damage}
+        assert f"cells/{OWN}/residuals.zarr/{key}" in keys
+        flip(file, bit)
+
+
+def test_the_tools_own_sums_say_the_same(finished: Run) -> None:
+    """The lists are what `sha256sum --check` reads in the run's folder."""
+    import subprocess
+
+    program = shutil.which("sha256sum")
+    if program is None:
+        pytest.skip("sha256sum is not installed")
+    lists = [str(file) for file in sorted((finished.layout.run / "digests").rglob("*.sha256"))]
+    subprocess.run([program, "--check", "--quiet", *lists], cwd=finished.layout.run, check=True)
+
+
+def test_a_list_knows_its_own_damage(tmp_path: Path) -> None:
+    file = tmp_path / "list.sha256"
+    digests = {f"a/{n}": f"{n:064x}" for n in range(3)}
+    write_digests(file, "tables:all", digests)
+    content = file.read_bytes()
+    assert parse_digests(content) == digests
+    for bit in range(8 * len(content)):
+        spoilt = bytearray(content)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedList):
+            parse_digests(bytes(spoilt))
+
+
+def test_a_run_that_is_at_work_is_left_alone(run: Run) -> None:
+    with run_lock(run.layout.lock):
+        done = emovec("verify", run.manifest, "--root", run.layout.root, check=1)
+    assert f"is in use by process {os.getpid()}" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_of_a_damaged_shard_that_shard_alone_is_read_again(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    run = opened(many_shards(tmp_path, tiny_model))
+    emovec("run", run.manifest, "--root", run.layout.root)
+    before = run.contents()
+    files = {n: residual(run, OWN, f"residual_mean/c/{n}/0/0/0") for n in range(3)}
+    read = {n: file.stat().st_mtime_ns for n, file in files.items()}
+    flip(files[1], 12345)
+    assert run.verify("--repair", check=1)["repair"]["moved"] == [
+        f"cells/{OWN}/residuals.zarr/residual_mean/c/1/0/0/0"
+    ]
+    printed = emovec("run", run.manifest, "--root", run.layout.root).stdout
+    assert "2108 texts, 1084 of them done before" in printed
+    assert "analyze" not in printed
+    assert {n for n, file in files.items() if file.stat().st_mtime_ns != read[n]} == {1}
+    same_but_for_records(run, before)
+    assert run.verify()["clean"]
+
+
+def test_an_interrupted_look_leaves_nothing_behind_and_changes_nothing(run: Run) -> None:
+    before, log = run.contents(), run.layout.logs / "verify-tiny.log"
+    where = (run.manifest, run.layout.root)
+    end = interrupt(*where, signal.SIGINT, log.exists, "verify", "--recompute", "9")
+    assert end.returncode == 130
+    assert "Traceback" not in end.error
+    assert not end.left
+    assert run.contents() == before
+    assert run.verify()["clean"]
