@@ -297,12 +297,12 @@ def test_numbers_that_cannot_be_right_are_named_though_every_digest_fits(run: Ru
         return found
 
     (what,) = change("residual_mean", (3, 0, 2, 5), np.nan).values()
-    assert "happy/000/3 is not finite at layer index 2, window all" in what
+    assert "happy/000/3 is not finite in window all, layer 1 (shard 0, texts 0 to 29)" in what
     counts = zarr.open_group(run.layout.residuals(OWN), mode="r")["token_count"]
     assert isinstance(counts, zarr.Array)
-    row = int(np.flatnonzero(np.asarray(counts[:, 2]) == 0)[0])  # type: ignore[arg-type]
+    row = int(np.flatnonzero(np.asarray(counts[:, 2]) == 0)[0])
     (what,) = change("residual_mean", (row, 2, 0, 0), 1.0).values()
-    assert "has a mean although it has no token, window late" in what
+    assert "has a mean although it has no token in window late, layer -1" in what
     found = change("token_count", (4, 1), 9)
     assert list(found) == ["token_count/c/0/0"]
     assert "sad" not in found["token_count/c/0/0"]
@@ -401,7 +401,7 @@ def test_rows_that_cannot_be_mended_are_blanked_and_the_sealed_corpus_stands(run
     assert len(list(read_journal(journal))) == rows - 1
     again = run.verify()
     assert again["clean"]
-    assert any("1 replies are lost" in note for note in again["notes"])
+    assert any("no reply for 2 of its texts" in note for note in again["notes"])
     assert "nothing to do" in emovec("run", run.manifest, "--root", run.layout.root).stdout
     assert stories.read_bytes() == sealed
 

@@ -43,6 +43,8 @@ class CellLook:
         values: the small arrays by name, whole; -1 and NaN where a shard is not there.
         text_id: of each row.
         windows: by name.
+        layers: numbers, -1 for the embedding output.
+        attributes: of the store.
     """
 
     stage: str
@@ -52,6 +54,7 @@ class CellLook:
     values: dict[str, NDArray[Any]]
     text_id: list[str]
     windows: list[str]
+    layers: list[str]
     attributes: dict[str, Any]
 
     def checks(self) -> dict[str, Callable[[bytes], list[str]]]:
@@ -78,24 +81,24 @@ class CellLook:
         try:
             array = zarr.open_group(MemoryStore(held), mode="r")[MAIN]
             assert isinstance(array, zarr.Array)
-            for number, window in enumerate(self.windows):
-                block_NLD = np.asarray(array[span.start : span.stop, number])
-                problem = self._not_finite(block_NLD, span, number)
+            for number, layer in np.ndindex(*array.shape[1:3]):  # a chunk each
+                block_ND = np.asarray(array[span.start : span.stop, number, layer])
+                problem = self._not_finite(block_ND, span, number)
                 if problem is not None:
-                    return [f"{problem}, window {window} ({about})"]
+                    where = f"window {self.windows[number]}, layer {self.layers[layer]}"
+                    return [f"{problem} in {where} ({about})"]
         except BROKEN as error:
             return [f"cannot be read ({about}): {_first_line(error)}"]
         return []
 
-    def _not_finite(self, block_NLD: NDArray[Any], span: range, window: int) -> str | None:
-        """Return which text has numbers where it has no token, or none where it has."""
-        count_N = self.values["token_count"][span.start : span.stop, window]
-        finite_NL = np.isfinite(block_NLD).all(axis=2)
-        nothing_N = np.isnan(block_NLD[count_N == 0]).all(axis=(1, 2))
-        for row in np.flatnonzero((count_N > 0) & ~finite_NL.all(axis=1))[:1]:
-            layer = int(np.flatnonzero(~finite_NL[row])[0])
-            return f"{self.text_id[span.start + row]} is not finite at layer index {layer}"
-        for row in np.flatnonzero(count_N == 0)[~nothing_N][:1]:
+    def _not_finite(self, block_ND: NDArray[Any], span: range, window: int) -> str | None:
+        """Return which text has no numbers where it has a token, or numbers where it has none."""
+        has_token_N = self.values["token_count"][span.start : span.stop, window] > 0
+        finite_N = np.isfinite(block_ND).all(axis=1)
+        for row in np.flatnonzero(has_token_N & ~finite_N)[:1]:
+            return f"{self.text_id[span.start + row]} is not finite"
+        empty = np.flatnonzero(~has_token_N)
+        for row in empty[~np.isnan(block_ND[empty]).all(axis=1)][:1]:
             return f"{self.text_id[span.start + row]} has a mean although it has no token"
         return None
 
@@ -132,7 +135,9 @@ def open_cell_look(
         return None
     there = sizes(folder)
     done = [shard for shard in shards if there.get(_object(MAIN, shard))]
-    look = CellLook(stage, root, folder, done, {}, names["text_id"], names["window"], attributes)
+    look = CellLook(
+        stage, root, folder, done, {}, names["text_id"], names["window"], names["layer"], attributes
+    )
     for name, array in arrays.items():
         if name in ARRAYS and name != MAIN:
             look.values[name] = _read_shards(look, name, array, there, report)
@@ -217,7 +222,7 @@ def _hold_against(
     look: CellLook, names: dict[str, list[str]], expected: Sequence[Text], report: Report
 ) -> None:
     """Hold the rows of a store against the corpus that it was read from."""
-    wanted = {
+    wanted: dict[str, list[str]] = {
         "text_id": [text.text_id for text in expected],
         "kind": [text.kind for text in expected],
         "emotion": [text.emotion or "" for text in expected],
@@ -256,7 +261,7 @@ def _hold_counts(look: CellLook, report: Report) -> None:
 
 
 def _outside(position_NL: NDArray[Any], read_N: NDArray[Any]) -> NDArray[Any]:
-    return ((position_NL < 0) | (position_NL >= read_N[:, None])).any(axis=1)
+    return np.any((position_NL < 0) | (position_NL >= read_N[:, None]), axis=1)
 
 
 def hold_tokens(look: CellLook, texts: Sequence[Text], tokenizer: Path, report: Report) -> None:

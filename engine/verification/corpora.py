@@ -84,8 +84,8 @@ def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, repor
             return
     if said < len(sealed):
         report.notes.append(
-            f"{stage.id}: {len(sealed) - said} replies are lost; their texts are in the sealed "
-            "corpus"
+            f"{stage.id}: its journal has no reply for {len(sealed) - said} of its texts, "
+            "which are in the sealed corpus"
         )
 
 

@@ -60,13 +60,13 @@ def read_lists(plan: Plan, layout: Layout, report: Report) -> Lists:
             report.add(Kind.DAMAGED, key, stage, f"the list of digests: {error}")
             lists.stages[stage] = error.left
             lists.damaged.add(stage)
-    for stage in plan.stages.values():
-        record = read_record(layout.record(stage.kind, stage.name))
-        if record is not None and record.listed and stage.id not in lists.stages:
-            key = layout.digests(stage.kind, stage.name).relative_to(layout.run).as_posix()
-            report.add(Kind.MISSING, key, stage.id, "the list of digests is gone")
-            lists.stages[stage.id] = {}
-            lists.damaged.add(stage.id)
+    for planned in plan.stages.values():
+        record = read_record(layout.record(planned.kind, planned.name))
+        if record is not None and record.listed and planned.id not in lists.stages:
+            key = layout.digests(planned.kind, planned.name).relative_to(layout.run).as_posix()
+            report.add(Kind.MISSING, key, planned.id, "the list of digests is gone")
+            lists.stages[planned.id] = {}
+            lists.damaged.add(planned.id)
     for stage_id, digests in lists.stages.items():
         lists.owner.update(dict.fromkeys(digests, stage_id))
     for stage_id in lists.damaged:  # what it does not name any more is its stage's all the same
@@ -174,7 +174,8 @@ def find_unlisted(
         for stage in lists.stages
         if stage.split(":", 1)[0] in FOLDERS
     }
-    unfinished, old = set(), set()
+    unfinished: set[str] = set()
+    old: set[str] = set()
     for key in sorted(there):
         if key in lists.owner or key.startswith("digests/"):
             continue

@@ -135,8 +135,8 @@ class Look:
         plan, report, folder = self._plan, self.report, self._layout.residuals(stage.name)
         corpus = self.corpora.get(plan.cell(stage.name).corpus)
         record = self._records.get(stage.id)
-        known = corpus if record is not None else None
-        cell = open_cell_look(stage.id, folder, known and known.texts, report)
+        texts = corpus.texts if corpus is not None and record is not None else None
+        cell = open_cell_look(stage.id, folder, texts, report)
         if cell is None or record is None:
             return cell
         for shard in missing_shards(folder):
@@ -148,8 +148,8 @@ class Look:
         tokenizer = tokenizer_at_hand(plan.study, plan.cell(stage.name).model)
         if tokenizer is None:
             report.notes.append(f"{stage.id}: tokens not counted, its tokenizer is not at hand")
-        elif known is not None and len(cell.text_id) == len(known.texts):
-            hold_tokens(cell, known.texts, tokenizer, report)
+        elif texts is not None and len(cell.text_id) == len(texts):
+            hold_tokens(cell, texts, tokenizer, report)
         return cell
 
     def _look_at_tables(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from engine.verification.findings import Finding, Kind, Report
-from engine.verification.repair import Repair
+from engine.verification.repair import JOURNALS, Repair
 
 EXAMPLES = 12
 """Files of one stage and kind that are named before the rest is counted."""
@@ -64,7 +64,8 @@ def closing_words(report: Report, repaired: Repair | None, manifest: Path, root:
         lines.append(f"`emovec verify {which} --repair` moves what is damaged aside")
     elif repaired.moved:
         lines.append(f"{_files(len(repaired.moved))} went to {repaired.aside}")
-        lines.append(f"`emovec run {which}` makes again what is missing")
+        if any(not key.endswith(JOURNALS) for key in repaired.moved):
+            lines.append(f"`emovec run {which}` makes again what is missing")
     return lines
 
 
