@@ -312,6 +312,14 @@ def test_numbers_that_cannot_be_right_are_named_though_every_digest_fits(run: Ru
     found = change("text_tokens", (2,), 81)
     assert any("has 81 tokens, not" in what for what in found.values()), found
     assert not run.look().damage
+    record = run.layout.record("extract", OWN)
+    said = json.loads(record.read_text())
+    said["figures"]["tokens"] += 1
+    record.write_text(json.dumps(said))
+    relisted(run, f"extract:{OWN}")
+    (wrong,) = run.look().damage
+    assert wrong.key == "records/extract/tiny@own.json"
+    assert "tokens, there are" in wrong.what
 
 
 def same_but_for_records(run: Run, before: dict[str, bytes]) -> None:

@@ -25,7 +25,7 @@ from engine.verification.lists import (
     find_unlisted,
     read_lists,
 )
-from engine.verification.records import look_at_records
+from engine.verification.records import hold_figures, look_at_records
 from store.corpus import Corpus
 from store.digests import digest_of
 from store.layout import LARGE, Layout
@@ -145,6 +145,8 @@ class Look:
                 report.add(Kind.DAMAGED, key, stage.id, "it is empty")
             else:
                 report.add(Kind.MISSING, key, stage.id, "not there")
+        if not any(f.key.startswith(f"{cell.root}/") for f in report.findings):
+            hold_figures(self._layout, cell, record, report)
         tokenizer = tokenizer_at_hand(plan.study, plan.cell(stage.name).model)
         if tokenizer is None:
             report.notes.append(f"{stage.id}: tokens not counted, its tokenizer is not at hand")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine.outputs import folder_key
 from engine.plan import FOLDERS, Plan, Stage, made_from
+from engine.verification.cells import CellLook
 from engine.verification.findings import Kind, Report
 from store.fingerprint import file_digest
 from store.layout import Layout
@@ -56,6 +59,21 @@ def _follows(stage: Stage, record: Record, records: dict[str, Record]) -> bool:
     """Tell whether what a stage read is what is there now."""
     inputs = {key: records[key].identity for key in stage.after if key in records}
     return record.inputs == inputs
+
+
+def hold_figures(layout: Layout, cell: CellLook, record: Record, report: Report) -> None:
+    """Hold what a record counts of a complete cell against the cell."""
+    limit, tokens_N = cell.attributes["extraction"]["max_tokens"], cell.values["text_tokens"]
+    counted = {
+        "texts": len(tokens_N),
+        "tokens": int(np.minimum(tokens_N, limit).sum()),
+        "cut_texts": int((tokens_N > limit).sum()),
+    }
+    for name, n in counted.items():
+        if (said := record.figures.get(name, n)) != n:
+            key = layout.record("extract", cell.stage.partition(":")[2])
+            what = f"it counts {said:,} {name}, there are {n:,}"
+            report.add(Kind.DAMAGED, key.relative_to(layout.run).as_posix(), cell.stage, what)
 
 
 def _hold_output(layout: Layout, stage: Stage, record: Record, report: Report) -> None:

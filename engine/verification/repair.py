@@ -26,7 +26,6 @@ from store.places import MARK, Far, delete_objects, read_object, write_object
 from store.journal_lines import blanked, mended
 
 JOURNALS = ("/journal.jsonl", "/steering.jsonl")
-REPAIRED = (Kind.DAMAGED, Kind.MISSING, Kind.SUSPECT, Kind.STRAY)
 
 
 @dataclass
