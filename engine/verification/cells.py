@@ -93,11 +93,11 @@ class CellLook:
 
     def _not_finite(self, block_ND: NDArray[Any], span: range, window: int) -> str | None:
         """Return which text has no numbers where it has a token, or numbers where it has none."""
-        has_token_N = self.values["token_count"][span.start : span.stop, window] > 0
+        count_N = self.values["token_count"][span.start : span.stop, window]  # -1: not known
         finite_N = np.isfinite(block_ND).all(axis=1)
-        for row in np.flatnonzero(has_token_N & ~finite_N)[:1]:
+        for row in np.flatnonzero((count_N > 0) & ~finite_N)[:1]:
             return f"{self.text_id[span.start + row]} is not finite"
-        empty = np.flatnonzero(~has_token_N)
+        empty = np.flatnonzero(count_N == 0)
         for row in empty[~np.isnan(block_ND[empty]).all(axis=1)][:1]:
             return f"{self.text_id[span.start + row]} has a mean although it has no token"
         return None
