@@ -1,6 +1,6 @@
 """A corpus' journal: one JSON line for every reply, appended as it arrives, kept for good.
 
-A line carries a checksum (`store.journal_lines`), so that a reply is never read otherwise than it came.
+A line carries a checksum (`store.journal_lines`): no reply is read otherwise than it came.
 Each row is handed to the operating system at once, so a killed process loses nothing; it is
 synced to disk about `SYNC_SECONDS` later, by `append` or by `sync_soon`, and on closing, so a power
 cut loses that much.
@@ -18,8 +18,8 @@ from typing import BinaryIO, Self
 
 from manifests.errors import InputError, Problem
 from store.atomic import sync_folder
-from store.lock import hold
 from store.journal_lines import FORMAT, Row, decode_row, encode_row, is_checked
+from store.lock import hold
 
 SYNC_SECONDS = 1.0
 WRITER_SECONDS = 60.0

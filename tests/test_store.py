@@ -25,9 +25,9 @@ from store.corpus import Text, iter_texts, read_corpus, seal_corpus
 from store.exchange import read_texts, write_published
 from store.fingerprint import fingerprint
 from store.journal import Journal, damaged_lines, read_journal
+from store.journal_lines import blanked, mended
 from store.lock import RunLocked, run_lock
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
-from store.journal_lines import blanked, mended
 from store.shards import missing_shards, n_shards, shard_span, shard_texts
 
 

@@ -20,10 +20,10 @@ from engine.verification.lists import Lists
 from store.atomic import sync_folder, written_whole
 from store.digests import digest_of, digests_of, write_digests
 from store.journal import damaged_lines
+from store.journal_lines import blanked, mended
 from store.layout import Layout
 from store.mirror import push_file
 from store.places import MARK, Far, delete_objects, read_object, write_object
-from store.journal_lines import blanked, mended
 
 JOURNALS = ("/journal.jsonl", "/steering.jsonl")
 
