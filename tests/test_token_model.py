@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.detection.model import TokenModel
+from engine.detection.model import TokenModel, _blocks
 from engine.detection.source import Weights
+from engine.reading.pooling import NotFinite
 from engine.reading.reader import TooLarge
 from engine.reading.windows import Span
 from tests.families import FAMILIES, VOCABULARY, make_family, n_layers, plain_means
@@ -33,8 +34,8 @@ def random_weights(layers: list[int], n_emotions: int = 6) -> Weights:
     return Weights(layers, [f"e{i}" for i in range(n_emotions)], weight_LED, zero_LE)
 
 
-def no_note(what: str) -> None:
-    raise AssertionError(what)
+def no_note(event: dict[str, str]) -> None:
+    raise AssertionError(event)
 
 
 @pytest.mark.parametrize("family", quick_and_slow(FAMILIES, "apertus", "gemma2", "gpt2"))
@@ -82,8 +83,32 @@ def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     monkeypatch.setattr(model, "_forward", short)
     found = model.scores(sequences(), notes.append)
     assert notes
-    assert all("memory ran out" in note for note in notes)
+    assert all("memory ran out" in event["note"] for event in notes)
     for a, b in zip(found, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     with pytest.raises(TooLarge, match="50 tokens"):
         model.scores([[3] * 50], notes.append)
+
+
+def test_scores_that_are_not_finite_are_an_error_and_never_a_gap(tmp_path: Path) -> None:
+    folder, weights = make_family(tmp_path / "llama", "llama"), random_weights([1, 2])
+    model = TokenModel(str(folder), "float32", False, weights, by_rms=False)
+    model._weight_LED[1] *= float("inf")
+    with pytest.raises(NotFinite) as error:
+        model.scores(sequences(), no_note)
+    assert (error.value.text, error.value.layer) == (0, 2)
+
+
+def test_the_blocks_are_those_of_the_text_even_where_pictures_have_as_many() -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    vision = {**small, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    text = {**small, **heads, "vocab_size": 64}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
+    assert "Siglip" in type(first[0]).__name__  # where a search of the whole model would end
+    assert "Gemma3Decoder" in type(_blocks(model)[0]).__name__

@@ -18,9 +18,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from engine.detection.source import Weights
-from engine.reading.batching import Budget, batches, default_budget, is_out_of_memory
+from engine.reading.batching import Budget, default_budget, padded, read_in_batches
 from engine.reading.bridge import attention_of
-from engine.reading.reader import TooLarge
+from engine.reading.pooling import NotFinite
 
 
 class _Enough(Exception):
@@ -57,16 +57,12 @@ class TokenModel:
             folder,
             dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
+            use_safetensors=True,
             device_map="auto" if self._device.type == "cuda" else None,
         )
         model.set_attn_implementation(attention_of(model))
         self._model = model.eval()
-        n_layers = int(model.config.get_text_config().num_hidden_layers)
-        self._blocks = next(
-            module
-            for module in model.modules()
-            if isinstance(module, nn.ModuleList) and len(module) == n_layers
-        )
+        self._blocks = _blocks(model)
         self._layers, self._by_rms = weights.layers, by_rms
         self._weight_LED = torch.from_numpy(weights.weight_LED).to(self._device)
         self._zero_LE = torch.from_numpy(weights.zero_LE).to(self._device)
@@ -78,56 +74,49 @@ class TokenModel:
         return 4 * self._budget.tokens
 
     def scores(
-        self, sequences: Sequence[Sequence[int]], on_note: Callable[[str], None]
+        self, sequences: Sequence[Sequence[int]], on_event: Callable[[dict[str, str]], None]
     ) -> list[Float32[ndarray, "token layer emotion"]]:
         """Return the scores of every token of each sequence.
 
         Args:
             sequences: token ids, none empty.
-            on_note: told where batches had to be made smaller.
+            on_event: told, under `note`, where batches had to be made smaller.
 
         Raises:
+            NotFinite: a token has a score that is not finite.
             TooLarge: one sequence alone does not fit the memory.
         """
         lengths = [len(ids) for ids in sequences]
         found: list[Any] = [None] * len(sequences)
-        waiting = list(range(len(sequences)))
-        while waiting:
-            batch = next(batches([lengths[i] for i in waiting], self._budget.tokens))
-            rows = [waiting[i] for i in batch]
-            try:
-                score_RTLE = self._forward([sequences[i] for i in rows])
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(rows) == 1:
-                    what = f"{lengths[rows[0]]:,} tokens do not fit the memory at once"
-                    raise TooLarge(what) from None
-                on_note(self._budget.halve()["note"])
-                continue
-            for row, i in enumerate(rows):
+
+        def read(texts: list[int]) -> None:
+            score_RTLE = self._forward([sequences[i] for i in texts])
+            for row, i in enumerate(texts):
                 found[i] = score_RTLE[row, : lengths[i]]
-            done = set(rows)
-            waiting = [i for i in waiting if i not in done]
+
+        for texts in read_in_batches(lengths, self._budget, read, on_event):
+            for i in texts:
+                self._require_finite(found[i])
         return found
+
+    def _require_finite(self, score_TLE: Float32[ndarray, "token layer emotion"]) -> None:
+        finite_TL = np.isfinite(score_TLE).all(axis=2)
+        if not finite_TL.all():
+            token, slot = np.argwhere(~finite_TL)[0]
+            raise NotFinite(int(token), self._layers[int(slot)])
 
     @torch.inference_mode()
     def _forward(
         self, batch: Sequence[Sequence[int]]
     ) -> Float32[ndarray, "row token layer emotion"]:
         """Run the blocks once over a batch, right-padded under an explicit mask."""
-        n_tokens = max(len(ids) for ids in batch)
-        ids_RT = torch.zeros((len(batch), n_tokens), dtype=torch.long)
-        mask_RT = torch.zeros_like(ids_RT)
-        for row, ids in enumerate(batch):
-            ids_RT[row, : len(ids)] = torch.tensor(ids)
-            mask_RT[row, : len(ids)] = 1
-        shape = (len(batch), n_tokens, len(self._layers), self._weight_LED.shape[1])
+        ids_RT, mask_RT = padded(batch, self._device)
+        shape = (*ids_RT.shape, len(self._layers), self._weight_LED.shape[1])
         out = torch.full(shape, torch.nan, device=self._device)
         with suppress(_Enough), self._hooked(out):
             self._model.base_model(
-                input_ids=ids_RT.to(self._device),
-                attention_mask=mask_RT.to(self._device),
+                input_ids=ids_RT,
+                attention_mask=mask_RT,
                 use_cache=False,
             )
         return np.asarray(out.cpu().numpy())
@@ -164,3 +153,12 @@ class TokenModel:
         device = residual_RTD.device  # a large model's layers may lie on several
         weight_ED, zero_E = self._weight_LED[slot].to(device), self._zero_LE[slot].to(device)
         return residual_RTD @ weight_ED.T - zero_E
+
+
+def _blocks(model: Any) -> nn.ModuleList:
+    """Return the blocks of a model's text decoder, wherever the architecture keeps them."""
+    n_layers = int(model.config.get_text_config().num_hidden_layers)
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return module
+    raise ValueError(f"{type(model).__name__} keeps its {n_layers} blocks where they are not found")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from engine.reading.reader import TooLarge
 
 CPU_TOKENS = 2048
 GPU_TOKENS = 16_384
@@ -48,3 +52,56 @@ class Budget:
         """Go on with half; return what to tell the user."""
         self.tokens //= 2
         return {"note": f"memory ran out: reading goes on with {self.tokens:,} tokens a batch"}
+
+
+def read_in_batches(
+    lengths: Sequence[int],
+    budget: Budget,
+    read: Callable[[list[int]], None],
+    on_event: Callable[[dict[str, str]], None],
+) -> Iterator[list[int]]:
+    """Read texts in batches of like lengths, smaller ones when memory runs out.
+
+    Args:
+        lengths: tokens of each text.
+        budget: of a batch.
+        read: reads the texts of these numbers at once; what it did counts once it returns.
+        on_event: told, under `note`, where batches became smaller.
+
+    Yields:
+        Numbers of the texts of each batch that was read.
+
+    Raises:
+        TooLarge: one text alone does not fit the memory.
+    """
+    waiting = list(range(len(lengths)))
+    while waiting:
+        batch = next(batches([lengths[i] for i in waiting], budget.tokens))
+        texts = [waiting[i] for i in batch]
+        try:
+            read(texts)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(texts) == 1:
+                what = f"one text of {lengths[texts[0]]:,} tokens does not fit the memory"
+                raise TooLarge(what) from None
+            on_event(budget.halve())
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        done = set(texts)
+        waiting = [i for i in waiting if i not in done]
+        yield texts
+
+
+def padded(
+    batch: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
+    """Return token ids right-padded with 0, and the mask that says which are there."""
+    ids_RT = torch.zeros((len(batch), max(len(ids) for ids in batch)), dtype=torch.long)
+    mask_RT = torch.zeros_like(ids_RT)
+    for row, ids in enumerate(batch):
+        ids_RT[row, : len(ids)] = torch.tensor(ids)
+        mask_RT[row, : len(ids)] = 1
+    return ids_RT.to(device), mask_RT.to(device)

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from engine.reading.batching import Budget, batches, default_budget, is_out_of_memory
+from engine.reading.batching import Budget, batches, default_budget, padded, read_in_batches
 from engine.reading.pooling import Layout, Pool, Pooled
-from engine.reading.reader import OnEvent, ReaderSettings, TooLarge, tokenize
+from engine.reading.reader import OnEvent, ReaderSettings, tokenize
 from engine.reading.windows import Span
 from manifests.weights import weights_refusal
 
@@ -67,26 +67,12 @@ class BridgeReader:
         d_model = int(self._bridge.cfg.d_model)
         pool = Pool(lengths, windows, len(self.layers), d_model, self.device)
         done = {"texts": 0, "tokens": 0}
-        waiting = list(range(len(sequences)))
-        while waiting:
-            batch = next(batches([lengths[i] for i in waiting], self._budget.tokens))
-            texts = [waiting[i] for i in batch]
-            try:
-                self._forward([sequences[i] for i in texts], texts, windows, pool)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(texts) == 1:
-                    raise TooLarge(
-                        f"one text of {lengths[texts[0]]:,} tokens does not fit the memory"
-                    ) from None
-                on_event(self._budget.halve())
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
+
+        def read(texts: list[int]) -> None:
+            self._forward([sequences[i] for i in texts], texts, windows, pool)
             pool.commit()
-            read = set(texts)
-            waiting = [i for i in waiting if i not in read]
+
+        for texts in read_in_batches(lengths, self._budget, read, on_event):
             done["texts"] += len(texts)
             done["tokens"] += sum(lengths[i] for i in texts)
             on_event(dict(done))
@@ -128,14 +114,10 @@ class BridgeReader:
 
     def _run(self, batch: Sequence[Sequence[int]]) -> None:
         """Run the inner model over a batch, right-padded under an explicit mask."""
-        input_ids = torch.zeros((len(batch), max(len(ids) for ids in batch)), dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, ids in enumerate(batch):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            attention_mask[row, : len(ids)] = 1
+        input_ids, attention_mask = padded(batch, self.device)
         self._bridge.original_model.base_model(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
             use_cache=False,
         )
 
