@@ -80,19 +80,18 @@ class Detection:
 def make_detector(
     u_ED: Float64[ndarray, "emotion d_model"],
     neutral_ND: Float64[ndarray, "text d_model"],
-    neutral_variance: float,
+    basis_KD: Float64[ndarray, "component d_model"],
 ) -> Detector:
     """Return what scores residuals of one window and layer.
 
     Args:
         u_ED: emotion means, NaN where an emotion has none.
-        neutral_ND: the neutral texts' vectors, NaN where a text has none.
-        neutral_variance: share of variance of the neutral basis.
+        neutral_ND: the neutral texts' vectors, NaN where a text has none; one at least is there.
+        basis_KD: their basis (`analysis.contrasts.neutral_basis`).
 
     Raises:
-        NotEnough: fewer than two neutral texts or emotions, or texts that do not vary.
+        NotEnough: fewer than two emotions have a vector.
     """
-    basis_KD, _ = neutral_basis(neutral_ND, neutral_variance)
     there_E = np.isfinite(u_ED).all(axis=1)
     if there_E.sum() < 2:
         raise NotEnough(f"a detector needs at least 2 emotions, {there_E.sum()} have a vector")
@@ -185,9 +184,8 @@ class HeldOut:
         if self._n_folds < 2:
             return no_detection(self._n_emotions, "all stories are on one topic")
         try:
-            detectors = [
-                make_detector(u_ED, neutral_ND, neutral_variance) for u_ED in self._means()
-            ]
+            basis_KD, _ = neutral_basis(neutral_ND, neutral_variance)
+            detectors = [make_detector(u_ED, neutral_ND, basis_KD) for u_ED in self._means()]
         except NotEnough as error:
             return no_detection(self._n_emotions, str(error))
         candidates_F = np.array([np.isfinite(d.spread_E).sum() for d in detectors])

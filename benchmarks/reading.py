@@ -91,7 +91,8 @@ def extracted(folder: Path) -> Path:
 
 def measured_rates(root: Path, n_texts: int, rounds: int) -> dict[str, list[float]]:
     """Return tokens per second of each way, one number a round."""
-    from engine.detection.source import make_weights, open_source
+    from engine.detection.source import open_source
+    from engine.detection.weights import make_weights
     from engine.models import fetch_model
     from engine.reading.bridge import BridgeReader
     from engine.reading.reader import ReaderSettings

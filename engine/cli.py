@@ -295,6 +295,9 @@ def read(
         Path | None,
         typer.Option("--model", help="The model's folder, where it is not where it was."),
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
     run: Annotated[
         str | None, typer.Option("--run", help="The run that extracted it; looked for.")
     ] = None,
@@ -308,9 +311,25 @@ def read(
         raise InputError(Problem(Path("--csv"), None, "", "and --json are one too many"))
     form = "csv" if as_csv else "json" if as_json else "terminal"
     named = None if emotions is None else [e.strip() for e in emotions.split(",") if e.strip()]
-    read_emotions(
-        Request(*(cell, files, lines, root, run, layers, named, window, model, to, form, per_text))
+    request = Request(
+        cell=cell,
+        files=files,
+        by_line=lines,
+        root=root,
+        run=run,
+        layers=layers,
+        emotions=named,
+        window=window,
+        model=model,
+        target=to,
+        form=form,
+        by_text=per_text,
+        trust_remote_code=trust_remote_code,
     )
+    try:
+        read_emotions(request)
+    except KeyboardInterrupt:
+        _die("interrupted; no file was written, and the same command begins anew", INTERRUPTED)
 
 
 @app.command()

@@ -97,11 +97,18 @@ def model_source(study: Study, name: str) -> ModelSource:
 def remote_code(study: Study) -> list[str]:
     """Return a sentence for each model whose own code is run here."""
     return [
-        f"REMOTE CODE: trust_remote_code is on for model {name!r}: Python code that comes with "
-        f"{entry.hf or entry.path or entry.builtin} runs on this machine with all that you may do"
+        remote_code_of(name, entry.hf or entry.path or entry.builtin)
         for name, entry in study.manifest.models.items()
         if entry.trust_remote_code
     ]
+
+
+def remote_code_of(name: str, origin: object) -> str:
+    """Return the sentence for one model."""
+    return (
+        f"REMOTE CODE: trust_remote_code is on for model {name!r}: Python code that comes with "
+        f"{origin} runs on this machine with all that you may do"
+    )
 
 
 def model_identity(study: Study, name: str) -> dict[str, Any]:

@@ -218,7 +218,8 @@ def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tok
     rng = np.random.default_rng(2)
     u_ED, neutral_ND = rng.normal(size=(9, D)) * 3 + 5, rng.normal(size=(12, D)) + 5
     u_ED[4] = np.nan
-    detector = make_detector(u_ED, neutral_ND, 0.5)
+    basis, _ = neutral_basis(neutral_ND, 0.5)
+    detector = make_detector(u_ED, neutral_ND, basis)
     assert np.isnan(detector.unit_ED[4]).all()
     there = np.arange(9) != 4
     np.testing.assert_allclose(detector.scores(neutral_ND).mean(axis=0)[there], 0, atol=1e-12)
@@ -227,12 +228,11 @@ def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tok
     np.testing.assert_allclose(
         detector.scores(token_TD).mean(axis=0), detector.scores(token_TD.mean(axis=0)[None])[0]
     )
-    basis, _ = neutral_basis(neutral_ND, 0.5)
     want = contrast_vectors(u_ED, basis, "both")
     cosine = (want[there] * detector.unit_ED[there]).sum(axis=1)
     np.testing.assert_allclose(cosine, np.linalg.norm(want[there], axis=1))
     with pytest.raises(NotEnough, match="at least 2 emotions"):
-        make_detector(np.where(np.arange(9)[:, None] == 0, u_ED, np.nan), neutral_ND, 0.5)
+        make_detector(np.where(np.arange(9)[:, None] == 0, u_ED, np.nan), neutral_ND, basis)
 
 
 def with_texts(results: xr.Dataset) -> xr.Dataset:

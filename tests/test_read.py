@@ -7,9 +7,11 @@ import csv
 import io
 import json
 import math
+import os
 import random
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +28,11 @@ from analysis.contrasts import contrast, emotion_names
 from engine.cli import app
 from engine.detection.contexts import contexts
 from engine.detection.output import DIGITS
+from engine.detection.reading import read_texts
 from engine.detection.terminal import printable
+from engine.detection.texts import GivenText
+from engine.models import ModelUnavailable
+from engine.reading.windows import Span
 from manifests.errors import InputError
 from store import open_analysis, open_cell
 from tests.test_run import EMOVEC, ROOT, emovec
@@ -125,7 +132,7 @@ def test_tokens_are_where_they_say_and_average_to_their_text(
     np.testing.assert_allclose(
         tokens[list(EMOTIONS)].mean(), whole[list(EMOTIONS)].iloc[0].astype(float), atol=2e-4
     )
-    assert whole["tokens"].iloc[0] == len(tokens) - 1
+    assert whole["scored"].iloc[0] == len(tokens) - 1
     early = read_table(run, file, "--layer", "1", "--window", "early")
     assert list(np.flatnonzero(early["sad"].notna())) == list(range(2, 12))
 
@@ -208,8 +215,8 @@ def test_csv_json_and_parquet_say_the_same(run: Path, texts: list[str], tmp_path
 @given(st.integers(1, 4000), st.integers(2, 300), st.integers(0, 120))
 @settings(max_examples=300, deadline=None)
 def test_contexts_score_every_token_once(n_tokens: int, room: int, at_least: int) -> None:
-    if n_tokens > room and max(room // 4, at_least) >= room:
-        with pytest.raises(ValueError, match="none behind"):
+    if n_tokens > room and room - max(room // 4, at_least) < max(1, room // 4):
+        with pytest.raises(ValueError, match="come before the first that is scored"):
             contexts(n_tokens, room, at_least)
         return
     scored: list[int] = []
@@ -310,7 +317,7 @@ def test_a_text_without_a_token_in_the_window_has_no_scores_and_says_so(
     shown, _ = read(run, NAME, tmp_path / "short.txt", "--window", "after-50")
     assert "no token lies in the window after-50" in shown
     table = read_table(run, tmp_path / "short.txt", "--per-text", "--window", "after-50")
-    assert table["tokens"].iloc[0] == 0
+    assert table["scored"].iloc[0] == 0
     assert table[list(EMOTIONS)].isna().all(axis=None)
 
 
@@ -341,6 +348,8 @@ def test_a_cell_in_two_runs_asks_which(run: Path, tmp_path: Path) -> None:
 def test_bad_input_is_one_line_and_writes_nothing(run: Path, tmp_path: Path) -> None:
     good = tmp_path / "good.txt"
     good.write_text("she walked home")
+    (tmp_path / "good.csv").symlink_to(good)
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "binary.txt").write_bytes(b"rain\nr\0in")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
@@ -349,6 +358,9 @@ def test_bad_input_is_one_line_and_writes_nothing(run: Path, tmp_path: Path) -> 
         (("tiny@other", good), "no run under"),
         ((NAME, missing), "is not there"),
         ((NAME, tmp_path), "is no file"),
+        (("../runs", good), "is no cell; write MODEL@CORPUS"),
+        ((NAME, good, "--to", tmp_path / "good.csv"), "is what is to be read"),
+        ((NAME, good, "--to", tmp_path / "folder.csv"), "is a folder"),
         ((NAME, tmp_path / "empty.txt"), "is empty"),
         ((NAME, tmp_path / "binary.txt"), "binary.txt:2: is binary: a NUL byte"),
         ((NAME, tmp_path / "latin.txt"), "is not UTF-8 text: byte 0xe9 at 3"),
@@ -403,3 +415,140 @@ def test_the_store_says_where_its_model_comes_from(run: Path, tiny_model: Path) 
     assert source["trust_remote_code"] is False
     manifest = yaml.safe_load((run / "study" / "manifest.yaml").read_text())
     assert list(manifest["models"]) == [source["name"]]
+
+
+def with_attributes(run: Path, root: Path, **changes: Any) -> Path:
+    """Copy a run and change the attributes of its cell; None takes one away."""
+    shutil.copytree(run / "study", root / "study")
+    file = root / "study" / "cells" / NAME / "residuals.zarr" / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"] = {
+        key: value
+        for key, value in {**content["attributes"], **changes}.items()
+        if value is not None
+    }
+    file.write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def sentence_file(tmp_path: Path) -> Path:
+    file = tmp_path / "a.txt"
+    file.write_text("she walked home")
+    return file
+
+
+def test_a_cell_from_elsewhere_runs_no_code_unasked(
+    run: Path, tmp_path: Path, sentence_file: Path
+) -> None:
+    source = {**open_cell(run / "study", NAME).attrs["source"], "trust_remote_code": True}
+    root = with_attributes(run, tmp_path / "runs", source=source)
+    with pytest.raises(InputError, match="allow that with --trust-remote-code"):
+        read(root, NAME, sentence_file)
+    _, said = read(root, NAME, sentence_file, "--trust-remote-code")
+    assert "REMOTE CODE: trust_remote_code is on for model 'tiny'" in said
+
+
+def test_a_cell_that_does_not_say_where_its_model_is_takes_it_from_the_command(
+    run: Path, tiny_model: Path, tmp_path: Path, sentence_file: Path
+) -> None:
+    root = with_attributes(run, tmp_path / "runs", source=None)
+    with pytest.raises(InputError, match="does not say where its model is; say it with --model"):
+        read(root, NAME, sentence_file)
+    asked = (NAME, sentence_file, "--model", tiny_model, "--csv")
+    assert read(root, *asked)[0] == read(run, NAME, sentence_file, "--csv")[0]
+
+
+def test_another_model_is_never_read_as_the_cells(
+    run: Path, tiny_model: Path, tmp_path: Path, sentence_file: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_model, changed)
+    source = open_cell(run / "study", NAME).attrs["source"]
+    root = with_attributes(run, tmp_path / "one", source={**source, "path": str(changed)})
+    read(root, NAME, sentence_file, "--csv")
+    make_tiny_model(changed, seed=7)  # tuned further where it lies
+    with pytest.raises(InputError, match="does not hold the model that the cell was read with"):
+        read(root, NAME, sentence_file, "--csv")
+    hub = {**source, "path": None, "hf": "house/tiny", "revision": "main"}
+    root = with_attributes(run, tmp_path / "two", source=hub, model={"hf": "house/tiny"})
+    wide = make_tiny_model(tmp_path / "wide", layers=5)
+    with pytest.raises(InputError, match="has 5 blocks of 128 dimensions"):
+        read(root, NAME, sentence_file, "--model", wide)
+    _, said = read(root, NAME, sentence_file, "--model", tiny_model)
+    assert "that it is the model itself cannot be told" in said
+    packaged = {**hub, "hf": None, "builtin": "nothing-of-ours"}
+    root = with_attributes(run, tmp_path / "three", source=packaged)
+    with pytest.raises(InputError, match="does not say where its model is"):
+        read(root, NAME, sentence_file)
+
+
+def test_pickled_weights_and_broken_ones_are_one_line(
+    run: Path, tiny_model: Path, tmp_path: Path, sentence_file: Path
+) -> None:
+    root = with_attributes(run, tmp_path / "runs", source=None, model={"hf": "house/tiny"})
+    pickled, broken = tmp_path / "pickled", tmp_path / "broken"
+    for folder in (pickled, broken):
+        shutil.copytree(tiny_model, folder)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    (broken / "model.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(ModelUnavailable, match="other formats are not read"):
+        read(root, NAME, sentence_file, "--model", pickled)
+    with pytest.raises(ModelUnavailable, match="cannot be loaded") as error:
+        read(root, NAME, sentence_file, "--model", broken)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_analysis_of_other_vectors_is_not_believed(
+    run: Path, tmp_path: Path, sentence_file: Path
+) -> None:
+    made = {**open_cell(run / "study", NAME).attrs["made_from"], "fingerprint": "0" * 64}
+    root = with_attributes(run, tmp_path / "runs", made_from=made)
+    _, said = read(root, NAME, sentence_file)
+    assert "not known which tells stories apart best" in said
+
+
+def test_names_are_shown_and_not_obeyed(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(run / "study", root / "study")
+    group = zarr.open_group(root / "study" / "cells" / NAME / "residuals.zarr", mode="r+")
+    labels = [str(label) for label in group["emotion"][:]]
+    renamed = ["[/sad]\x1b[31m\u202e" if label == "sad" else label for label in labels]
+    group["emotion"][:] = np.array(renamed, dtype=object)
+    (tmp_path / "out[draft]").mkdir()
+    file = tmp_path / "out[draft]" / "a.txt"
+    file.write_text("she\u00a0walked\u3000home")
+    shown, _ = read(root, NAME, file)
+    assert "[/sad]\\x1b[31m\\u202e" in shown
+    assert "\x1b" not in shown
+    assert "she\u00a0walked\u3000home" in shown  # spaces of other scripts are no secret
+    assert str(file) in shown
+    _, said = read(root, NAME, file, "--to", tmp_path / "out[draft]" / "o.csv")
+    assert f"{tmp_path}/out[draft]/o.csv" in said
+
+
+def test_odd_file_names_and_odd_line_ends(run: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    odd.write_text("she walked\x0chome\u2028slowly\nthe rain")
+    table = read_table(run, odd, "--lines", "--per-text")
+    assert list(table["text"]) == [f"{tmp_path}/caf\\xe9.txt:{n}" for n in (1, 2)]
+
+
+def test_what_lies_between_tokens_is_shown(run: Path, tmp_path: Path) -> None:
+    """Some tokenizers leave spaces out of their tokens' places."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"she": 0, "walked": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    text = " she  walked\n  far, she walked "
+
+    def score(sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        return [np.zeros((len(ids), 1, 2), dtype=np.float32) for ids in sequences]
+
+    for room in (3, 100):
+        given = [GivenText("a", text)]
+        pieces = list(read_texts(given, tokenizer, score, Span(0, None), room, 8, 2))
+        assert "".join(part for piece in pieces for part in piece.shown) == text
+        assert [t for piece in pieces for t in piece.token] == text.replace(",", " ,").split()

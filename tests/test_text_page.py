@@ -33,6 +33,8 @@ def pieces(words: list[str], number: int, name: str, seed: int) -> Iterator[Piec
     starts = [0, *ends[:-1]]
     spans = [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
     spans.insert(2, spans[2])
+    shown = [text[a:b] for a, b in spans]
+    shown[3] = ""
     score = np.random.default_rng(seed).normal(0.5, 1.5, (len(spans), len(LAYERS), len(EMOTIONS)))
     score[0] = np.nan
     for part, last in ((slice(0, 4), False), (slice(4, None), True)):
@@ -41,9 +43,11 @@ def pieces(words: list[str], number: int, name: str, seed: int) -> Iterator[Piec
             name,
             part.start,
             [text[a:b] for a, b in spans[part]],
+            shown[part],
             [a for a, _ in spans[part]],
             [b for _, b in spans[part]],
             score[part].astype(np.float32),
+            np.isfinite(score[part, 0, 0]),
             last,
         )
 
@@ -113,7 +117,11 @@ def test_more_than_a_page_holds_is_refused(tmp_path: Path) -> None:
     n = MAX_SHOWN // len(LAYERS) + 1
     score = np.zeros((n, len(LAYERS), len(EMOTIONS)), dtype=np.float32)
     with pytest.raises(InputError, match=r"a page holds 200,000 tokens times layers.*--layer"):
-        writer.take(Piece(0, "long", 0, ["a"] * n, [0] * n, [1] * n, score, True))
+        writer.take(
+            Piece(
+                0, "long", 0, ["a"] * n, ["a"] * n, [0] * n, [1] * n, score, np.ones(n, bool), True
+            )
+        )
     assert not (tmp_path / "page.html").exists()
 
 

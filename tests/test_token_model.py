@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.detection.model import TokenModel, _blocks
-from engine.detection.source import Weights
+from engine.detection.weights import Weights
 from engine.reading.pooling import NotFinite
 from engine.reading.reader import TooLarge
 from engine.reading.windows import Span

@@ -25,11 +25,18 @@ def visible(text: object) -> str:
     return _hidden().sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", given)
 
 
+@functools.lru_cache(maxsize=4096)
+def is_hidden(character: str) -> bool:
+    """Tell whether a character hides or turns the reading direction; tab and newline do not."""
+    if character in "\t\n":
+        return False
+    return unicodedata.category(character) in HIDDEN or character in FILLERS
+
+
 @functools.cache
 def _hidden() -> re.Pattern[str]:
     """Return a pattern for one character that is not seen; tab and newline are."""
-    numbers = [i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)) in HIDDEN]
-    numbers = sorted({*numbers, *map(ord, FILLERS)} - {ord("\t"), ord("\n")})
+    numbers = [i for i in range(sys.maxunicode + 1) if is_hidden.__wrapped__(chr(i))]
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:

@@ -3,12 +3,11 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#4a90d9", "#d55e00", "#cc79a7", "#999999"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const FAINT = 100, STRONG = 250, WIDTHS = [1, 5, 15, 45], LISTED = 10;
+const WIDTHS = [1, 5, 15, 45], LISTED = 10;
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
 
-let data, spans = [];
+let data, spans = [], pointed = null;
 const state = { text: 0, layer: 0, colour: -1, smooth: 1, token: null };
 
 async function unpackedJson(id) {
@@ -38,10 +37,10 @@ function smoothed(values, width) {
   });
 }
 
-function tint(colour, score) {
-  if (score === null || score < FAINT) return null;
-  const white = score >= STRONG ? 0.15 : 0.6;
-  return `rgb(${[1, 3, 5].map((i) => Math.round(parseInt(colour.slice(i, i + 2), 16) * (1 - white) + 255 * white)).join(",")})`;
+// The ground of a token by the number of its emotion's colour; none below a faint score.
+function tint(k, score) {
+  if (score === null || score < data.steps[0]) return null;
+  return `rgb(${data.tints[k][score >= data.steps[1] ? 1 : 0].join(",")})`;
 }
 
 function option(value, label, chosen) {
@@ -57,7 +56,7 @@ function drawTokens() {
   spans.forEach((span, i) => {
     let best = state.colour;
     if (best < 0) curves.forEach((curve, k) => { if (curve[i] !== null && (best < 0 || curve[i] > curves[best][i])) best = k; });
-    const background = best < 0 ? null : tint(COLOURS[best], curves[best][i]);
+    const background = best < 0 ? null : tint(best, curves[best][i]);
     span.style.background = background === null ? "" : background;
     span.classList.toggle("tinted", background !== null);
   });
@@ -70,7 +69,7 @@ function drawLine() {
   const traces = here().leading.map((row, k) => ({
     x: here().curves[k].map((_, i) => i), y: smoothed(here().curves[k], state.smooth).map((v) => (v === null ? null : v / 100)),
     name: plain(data.emotions[row]), mode: "lines", connectgaps: false,
-    line: { color: COLOURS[k], width: state.colour === k ? 3 : 1.6, dash: DASHES[k % DASHES.length] },
+    line: { color: data.colours[k], width: state.colour === k ? 3 : 1.6, dash: DASHES[k % DASHES.length] },
     opacity: state.colour < 0 || state.colour === k ? 1 : 0.35,
     text: text().tokens.map(plain), hovertemplate: "%{text}<br>%{y:.1f}<extra>%{fullData.name}</extra>",
   }));
@@ -87,7 +86,7 @@ function drawKey() {
   $("key").replaceChildren(...here().leading.map((row, k) => {
     const item = document.createElement("li"), swatch = document.createElement("span");
     swatch.className = "swatch";
-    swatch.style.background = COLOURS[k];
+    swatch.style.background = data.colours[k];
     item.append(swatch, document.createTextNode(data.emotions[row]));
     return item;
   }));
@@ -115,7 +114,9 @@ function drawMeans() {
 }
 
 function sayToken() {
-  spans.forEach((span, i) => span.classList.toggle("here", i === state.token));
+  if (pointed) pointed.classList.remove("here");
+  pointed = state.token === null ? null : spans[state.token];
+  if (pointed) pointed.classList.add("here");
   if (state.token === null) { $("token-says").textContent = ""; return; }
   const i = state.token, names = here().highest[i], scores = here().scores[i];
   const token = text().tokens[i].trim() || "(space)";
@@ -133,6 +134,7 @@ function drawLayer() {
   state.colour = -1;
   const layer = data.layers[state.layer];
   $("layer-name").textContent = `${layer}`;
+  $("layer").setAttribute("aria-valuetext", `layer ${layer}`);
   $("said").textContent = `Layer ${layer}${data.said[state.layer] ? `: ${data.said[state.layer]}.` : "."}`;
   drawKey();
   drawTokens();
@@ -147,7 +149,7 @@ function drawText() {
     return span;
   });
   $("tokens").replaceChildren(...spans);
-  state.token = null;
+  state.token = pointed = null;
   drawLayer();
 }
 
@@ -170,11 +172,14 @@ async function begin() {
     if (at >= 0) choose(at, false);
   });
   $("tokens").addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
+    const last = spans.length - 1, from = state.token;
+    const to = {
+      ArrowRight: from === null ? 0 : Math.min(last, from + 1), ArrowLeft: from === null ? last : Math.max(0, from - 1),
+      Home: 0, End: last,
+    }[event.key];
+    if (to === undefined) return;
     event.preventDefault();
-    const from = state.token === null ? (step > 0 ? -1 : spans.length) : state.token;
-    choose(Math.max(0, Math.min(spans.length - 1, from + step)), true);
+    choose(to, true);
   });
   drawText();
   $("line-plot").on("plotly_click", (event) => choose(event.points[0].x, true));

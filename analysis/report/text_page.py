@@ -18,12 +18,10 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report.payload import packed
 from analysis.report.safe import policy, visible, visible_in
+from analysis.report.tints import COLOURS, FAINT, STRONG, tint
 
 HERE = Path(__file__).parent
 PARTS = ("text.html", "page.css", "text.css", "text.js")
-
-N_LEADING = 8
-"""Emotions that have a colour and a curve, the leading ones of a text and layer."""
 
 N_HIGHEST = 5
 """Emotions that are named for a token."""
@@ -52,7 +50,7 @@ def text_payload(
 
     Args:
         text: with its scores.
-        leading: rows of the leading emotions of each layer, at most N_LEADING.
+        leading: rows of the leading emotions of each layer, at most as many as there are colours.
         mean_LE: mean scores.
     """
     by_layer = []
@@ -109,6 +107,9 @@ def build_text_page(
         "best": best,
         "emotions": list(emotions),
         "said": list(said),
+        "colours": list(COLOURS),
+        "tints": [[list(tint(c, strong)) for strong in (False, True)] for c in COLOURS],
+        "steps": [round(100 * FAINT), round(100 * STRONG)],
     }
     return environment.from_string(page).render(
         title=", ".join(str(text["name"]) for text in texts[:3]) + (", …" if texts[3:] else ""),

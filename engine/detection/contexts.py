@@ -32,13 +32,13 @@ def contexts(n_tokens: int, room: int, at_least: int) -> list[Context]:
         at_least: tokens that a context has before the first one it scores, for the token window.
 
     Raises:
-        ValueError: a context would not hold a token beyond those.
+        ValueError: of every context but the first less than a quarter would be new.
     """
     if n_tokens <= room:
         return [Context(0, n_tokens, 0)]
     known = max(room // OVERLAP, at_least)
-    if known >= room:
-        raise ValueError(f"a context of {room} tokens has none behind the first {known}")
+    if room - known < max(1, room // OVERLAP):
+        raise ValueError(f"of {room} tokens, {known} come before the first that is scored")
     found = [Context(0, room, 0)]
     while (end := found[-1].first + room) < n_tokens:
         first = min(end - known, n_tokens - room)  # the last one is as long as the others

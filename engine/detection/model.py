@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32
 from numpy import ndarray
 from torch import Tensor, nn
 
-from engine.detection.source import Weights
+from engine.detection.weights import Weights
 from engine.reading.batching import Budget, default_budget, padded, read_in_batches
 from engine.reading.bridge import attention_of
 from engine.reading.pooling import NotFinite

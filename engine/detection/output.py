@@ -6,6 +6,7 @@ Everything is written as it comes and the file appears when it is whole.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 from numpy import ndarray
 
 from engine.detection.reading import Piece
@@ -74,11 +75,10 @@ class TextMean:
         self.n = 0
         self._sum_LE = np.zeros((n_layers, n_emotions))
 
-    def add(self, score_TLE: Float32[ndarray, "token layer emotion"]) -> None:
-        """Add tokens; those that do not count are NaN."""
-        inside = np.isfinite(score_TLE[:, 0, 0])
-        self._sum_LE += score_TLE[inside].sum(axis=0, dtype=np.float64)
-        self.n += int(inside.sum())
+    def add(self, piece: Piece) -> None:
+        """Add the tokens that count."""
+        self._sum_LE += piece.score[piece.inside].sum(axis=0, dtype=np.float64)
+        self.n += int(piece.inside.sum())
 
     def mean(self) -> Float64[ndarray, "layer emotion"]:
         """Return the means, NaN where no token counted."""
@@ -100,7 +100,7 @@ class TableWriter:
             heads = [(piece.name, piece.first + at, *token) for at, token in enumerate(tokens)]
             self._sink.write(heads, piece.score)
             return
-        self._mean.add(piece.score)
+        self._mean.add(piece)
         if piece.last:
             means = self._mean.mean().astype(np.float32)
             self._sink.write([(piece.name, self._mean.n)], means[None])
@@ -125,21 +125,29 @@ class Sink(Protocol):
 
 def head_names(by_text: bool) -> tuple[str, ...]:
     """Return the columns that say what a row is of."""
-    return ("text", "tokens") if by_text else ("text", "position", "start", "end", "token")
+    return ("text", "scored") if by_text else ("text", "position", "start", "end", "token")
 
 
 class CsvSink:
     """Rows as CSV; a missing score is `nan`."""
 
     def __init__(self, stream: TextIO, about: About, by_text: bool):
-        self._layers, self._writer = about.layers, csv.writer(stream, lineterminator="\n")
-        self._writer.writerow([*head_names(by_text), "layer", *about.emotions])
+        self._stream, self._layers = stream, about.layers
+        self._line = io.StringIO()
+        self._writer = csv.writer(self._line, lineterminator="\n")
+        self._numbers = ",".join([f"%.{DIGITS}f"] * len(about.emotions))
+        names = [*head_names(by_text), "layer", *about.emotions]
+        csv.writer(stream, lineterminator="\n").writerow(names)
 
     def write(self, heads: Sequence[tuple[Any, ...]], score_XLE: ndarray) -> None:
         """Write rows."""
         for head, score_LE in zip(heads, score_XLE.tolist(), strict=True):
+            self._writer.writerow(head)
+            begins = self._line.getvalue().rstrip("\n")
+            self._line.seek(0)
+            self._line.truncate()
             for layer, scores in zip(self._layers, score_LE, strict=True):
-                self._writer.writerow([*head, layer, *(f"{v:.{DIGITS}f}" for v in scores)])
+                self._stream.write(f"{begins},{layer},{self._numbers % tuple(scores)}\n")
 
     def end(self) -> None:
         """Nothing is left."""
@@ -217,7 +225,7 @@ class JsonWriter:
             self._n_texts, self._n_tokens = piece.text + 1, 0
         if not self._by_text:
             self._tokens(piece)
-        self._mean.add(piece.score)
+        self._mean.add(piece)
         if piece.last:
             means = _numbers(self._mean.mean())
             closing = "" if self._by_text else "]"
@@ -227,6 +235,7 @@ class JsonWriter:
             self._mean = _mean(self._about)
 
     def _tokens(self, piece: Piece) -> None:
+        scores = _numbers(piece.score)
         for at, (token, start, end) in enumerate(
             zip(piece.token, piece.start, piece.end, strict=True)
         ):
@@ -235,7 +244,7 @@ class JsonWriter:
                 "start": start,
                 "end": end,
                 "token": token,
-                "scores": _numbers(piece.score[at]),
+                "scores": scores[at],
             }
             comma = "," if self._n_tokens else ""
             self._stream.write(f"{comma}\n  {json.dumps(row, ensure_ascii=False)}")
@@ -274,6 +283,7 @@ def _mean(about: About) -> TextMean:
 
 def _numbers(values: ndarray) -> Any:
     """Return nested lists of numbers that JSON holds: rounded, null where one is missing."""
-    if values.ndim > 1:
-        return [_numbers(row) for row in values]
-    return [round(float(v), DIGITS) if np.isfinite(v) else None for v in values]
+    rounded = np.round(values.astype(np.float64), DIGITS)
+    if np.isfinite(rounded).all():
+        return rounded.tolist()
+    return np.where(np.isfinite(rounded), rounded, None).tolist()

@@ -10,7 +10,8 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from analysis.detection import leading_emotions
-from analysis.report.text_page import N_LEADING, ScoredText, build_text_page, text_payload
+from analysis.report.text_page import ScoredText, build_text_page, text_payload
+from analysis.report.tints import COLOURS
 from engine.detection.output import UNIT, About, TextMean
 from engine.detection.reading import Piece
 from manifests.errors import InputError, Problem
@@ -33,7 +34,6 @@ class PageWriter:
         self._mean = TextMean(len(self._about.layers), len(self._about.emotions))
         self._tokens: list[str] = []
         self._scores: list[Float32[ndarray, "token layer emotion"]] = []
-        self._shown = 0
 
     def take(self, piece: Piece) -> None:
         """Keep tokens.
@@ -48,12 +48,9 @@ class PageWriter:
                 "layers (--layer), or write a .csv or .parquet"
             )
             raise InputError(Problem(self._file, None, "", what))
-        for token, start, end in zip(piece.token, piece.start, piece.end, strict=True):
-            new = start >= 0 and end > self._shown
-            self._tokens.append(token[max(0, self._shown - start) :] if new else "")
-            self._shown = end if new else self._shown
+        self._tokens += piece.shown
         self._scores.append(piece.score)
-        self._mean.add(piece.score)
+        self._mean.add(piece)
         if piece.last:
             self._texts.append(self._payload(piece.name))
             self._begin()
@@ -61,7 +58,8 @@ class PageWriter:
     def _payload(self, name: str) -> dict[str, Any]:
         score_TLE = np.concatenate(self._scores)
         leading = [
-            leading_emotions(score_TLE[:, layer], N_LEADING) for layer in range(score_TLE.shape[1])
+            leading_emotions(score_TLE[:, layer], len(COLOURS))
+            for layer in range(score_TLE.shape[1])
         ]
         return text_payload(ScoredText(name, self._tokens, score_TLE), leading, self._mean.mean())
 

@@ -1,17 +1,17 @@
 """From texts to scored tokens: tokenised, cut into contexts, read in batches, given out in order.
 
-What is held at once is a block of contexts, whatever the length of a text or the number of texts.
+What is held at once is a text's tokens and a block of contexts, however many texts there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from numpy import ndarray
 
 from engine.detection.contexts import Context, contexts
@@ -32,9 +32,12 @@ class Piece:
         name: its name.
         first: position in the text of the first token, special ones counted.
         token: what each token stands for in the text; special tokens by their name.
+        shown: what each token adds to the text, what lies between tokens included, so that all of
+            them joined are the text; "" for a special one.
         start: character of the text that each begins with, -1 for a special token.
         end: character behind it.
         score: float32 [token, layer, emotion]; NaN for tokens outside of the token window.
+        inside: which tokens are in the window, [token].
         last: it is the text's last piece.
     """
 
@@ -42,9 +45,11 @@ class Piece:
     name: str
     first: int
     token: list[str]
+    shown: list[str]
     start: list[int]
     end: list[int]
     score: Float32[ndarray, "token layer emotion"]
+    inside: Bool[ndarray, " token"]
     last: bool
 
 
@@ -73,12 +78,21 @@ class _Tokens:
     spans: list[tuple[int, int]]
     n_before: int
     n_own: int
-    waiting: list[Context] = field(default_factory=list)
+    shown_to: int = 0
 
     def context_ids(self, context: Context) -> list[int]:
         first = self.n_before + context.first
         own = self.ids[first : first + context.n_tokens]
         return [*self.ids[: self.n_before], *own, *self.ids[self.n_before + self.n_own :]]
+
+    def shown(self, at: int) -> str:
+        """Return what a token adds to the text; asked for one after another."""
+        if not self.n_before <= at < self.n_before + self.n_own:
+            return ""
+        whole = at == self.n_before + self.n_own - 1
+        end = len(self.given.text) if whole else max(self.shown_to, self.spans[at][1])
+        begin, self.shown_to = self.shown_to, end
+        return self.given.text[begin:end]
 
 
 def read_texts(
@@ -106,7 +120,8 @@ def read_texts(
         n_scores: layers times emotions.
 
     Raises:
-        InputError: a text without a token of its own.
+        InputError: a text without a token of its own, or a long one whose contexts would be
+            spent on what the window leaves out.
     """
     limit = max(max_tokens, min(block_tokens, BLOCK_BYTES // (4 * n_scores)))
     block: list[tuple[_Tokens, Context, bool]] = []
@@ -114,7 +129,7 @@ def read_texts(
     for number, given in enumerate(texts):
         tokens = _tokenized(number, given, tokenizer)
         room = max_tokens - (len(tokens.ids) - tokens.n_own)
-        found = contexts(tokens.n_own, room, max(0, span.start - tokens.n_before))
+        found = _contexts(tokens, room, max(0, span.start - tokens.n_before))
         for at, context in enumerate(found):
             block.append((tokens, context, at == len(found) - 1))
             held += context.n_tokens
@@ -123,6 +138,14 @@ def read_texts(
                 block, held = [], 0
     if block:
         yield from _scored(block, tokenizer, score, span)
+
+
+def _contexts(tokens: _Tokens, room: int, at_least: int) -> list[Context]:
+    try:
+        return contexts(tokens.n_own, room, at_least)
+    except ValueError as error:
+        what = f"is too long for the cell's max_tokens and this window: {error}"
+        raise InputError(Problem(Path(tokens.given.name), None, "", what)) from None
 
 
 def _tokenized(number: int, given: GivenText, tokenizer: Tokenizer) -> _Tokens:
@@ -165,8 +188,10 @@ def _scored(
                 names[at] if special[at] else tokens.given.text[start:stop]
                 for at, (start, stop) in enumerate(places)
             ],
+            [tokens.shown(at) for at in positions],
             [-1 if special[at] else start for at, (start, _) in enumerate(places)],
             [-1 if special[at] else stop for at, (_, stop) in enumerate(places)],
             kept_TLE,
+            inside,
             last,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,22 @@ from rich.console import Console
 
 from engine.child import Child, ChildFailed
 from engine.detection.output import About, Writer, table_file, text_writer
+from engine.detection.reading import Piece, read_texts
 from engine.detection.source import (
     Source,
     choose_layers,
     find_cell,
     found_of_held_out,
-    make_weights,
     open_source,
+    refused,
+    require_same_model,
 )
-from engine.detection.texts import given_texts, require_readable
-from engine.models import ModelUnavailable, cache_folder, fetch_model
+from engine.detection.texts import GivenTexts
+from engine.detection.weights import Weights, make_weights
+from engine.models import ModelUnavailable, cache_folder, fetch_model, remote_code_of
 from engine.reading.windows import spans_of
 from manifests.errors import InputError, Problem, shorten
+from manifests.weights import weights_refusal
 
 TABLES, PAGE = (".csv", ".json", ".parquet"), ".html"
 
@@ -47,6 +51,7 @@ class Request:
         target: file to write, None for standard output.
         form: `csv`, `json` or `terminal`, for standard output.
         by_text: means of texts only, no tokens.
+        trust_remote_code: run code that comes with the model.
     """
 
     cell: str
@@ -61,15 +66,37 @@ class Request:
     target: Path | None
     form: str
     by_text: bool
+    trust_remote_code: bool
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether a page is to be written."""
+        return self.target is not None and self.target.suffix == PAGE
 
 
 @dataclass
 class Counts:
-    """What was read."""
+    """What was read.
+
+    Attributes:
+        texts: read to their end.
+        tokens: of them.
+        unscored: texts without a token in the window.
+    """
 
     texts: int = 0
     tokens: int = 0
     unscored: int = 0
+    _scored: int = 0
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece."""
+        self.tokens += len(piece.token)
+        self._scored += int(piece.inside.sum())
+        if piece.last:
+            self.texts += 1
+            self.unscored += not self._scored
+            self._scored = 0
 
 
 def read_emotions(request: Request) -> None:
@@ -77,63 +104,96 @@ def read_emotions(request: Request) -> None:
 
     Raises:
         InputError: something that is asked for is not there, or a file is no text.
-        ModelUnavailable: the model cannot be had.
+        ModelUnavailable: the model cannot be had, or does not fit the memory.
     """
     _require_sense(request)
-    require_readable(request.files)
+    texts = GivenTexts(request.files, request.by_line)
     layout = find_cell(request.root, request.run, request.cell)
     source = open_source(layout, request.cell, request.window, request.model)
-    page = request.target is not None and request.target.suffix == PAGE
-    layers, best, why = choose_layers(source, request.layers, several=page)
-    console = Console(stderr=True, highlight=False)
-    with console.status(f"loading {source.model.name}"):
+    if source.asks_for_code and not request.trust_remote_code:
+        what = "its model runs code of its own; allow that with --trust-remote-code"
+        raise refused(request.cell, what)
+    layers, best, why = choose_layers(source, request.layers, several=request.wants_page)
+    if len(layers) > 1 and request.target is None and request.form == "terminal":
+        what = "several layers are for --csv, --json or --to FILE; the screen shows one"
+        raise _refuse("--layers", what)
+    words = Console(stderr=True, highlight=False)
+    with words.status("loading the model"):
         weights = make_weights(source, layers, request.emotions)
-        model, tokenizer = _load(source, weights)
-    about = About(
-        request.cell,
-        layers,
-        best,
-        why,
-        request.window,
-        weights.emotions,
-        {layer: found_of_held_out(source, layer) for layer in layers},
-    )
+        model, tokenizer = _load(source, weights, request, words)
+    detection = {layer: found_of_held_out(source, layer) for layer in layers}
+    about = About(request.cell, layers, best, why, request.window, weights.emotions, detection)
     started, counts = time.monotonic(), Counts()
-    with _writer(request, about) as writer, console.status("reading") as status:
-        for piece in _pieces(request, source, model, tokenizer, about):
+    with (
+        _told_of_model(source),
+        _writer(request, about) as writer,
+        _status(request, words) as update,
+    ):
+        for piece in _pieces(texts, source, model, tokenizer, about, words):
             writer.take(piece)
-            counts.texts += piece.last
-            counts.tokens += len(piece.token)
-            seconds = time.monotonic() - started
-            status.update(f"{counts.texts:,} texts, {counts.tokens / seconds:,.0f} tokens/s")
-    _close(console, request, about, counts, time.monotonic() - started)
+            counts.add(piece)
+            rate = counts.tokens / (time.monotonic() - started)
+            update(f"{counts.texts:,} texts, {rate:,.0f} tokens/s")
+    _close(words, request, about, counts, time.monotonic() - started)
+
+
+@contextmanager
+def _told_of_model(source: Source) -> Iterator[None]:
+    """Turn what a model cannot do with a text into one line."""
+    from engine.reading.pooling import NotFinite
+    from engine.reading.reader import TooLarge
+
+    name = source.model.name
+    try:
+        yield
+    except TooLarge as error:
+        raise ModelUnavailable(f"{name}: {error}") from None
+    except NotFinite as error:
+        what = f"a score at layer {error.layer} is not finite; extract with another dtype"
+        raise ModelUnavailable(f"{name}: {what}") from None
+
+
+def _refuse(option: str, what: str) -> InputError:
+    return InputError(Problem(Path(option), None, "", what))
 
 
 def _require_sense(request: Request) -> None:
-    """Refuse options that do not go together."""
-
-    def refuse(option: str, what: str) -> InputError:
-        return InputError(Problem(Path(option), None, "", what))
-
-    if request.target is not None:
-        if request.target.suffix not in (*TABLES, PAGE):
-            known = ", ".join((*TABLES, PAGE))
-            raise refuse("--to", f"{shorten(str(request.target))} ends in none of {known}")
-        if not request.target.parent.is_dir():
-            raise refuse("--to", f"there is no folder {request.target.parent}")
-        if request.form != "terminal":
-            raise refuse("--to", f"its ending decides the form; leave --{request.form} out")
-        if request.by_text and request.target.suffix == PAGE:
-            raise refuse("--per-text", "a page shows tokens; give a table's name to --to")
-    elif request.by_text and request.form == "terminal":
-        raise refuse("--per-text", "needs --csv, --json or --to FILE")
+    """Refuse options that do not go together, and files that cannot be written."""
     if request.emotions is not None and not request.emotions:
-        raise refuse("--emotions", "names none")
+        raise _refuse("--emotions", "names none")
+    target = request.target
+    if target is None:
+        if request.by_text and request.form == "terminal":
+            raise _refuse("--per-text", "needs --csv, --json or --to FILE")
+        return
+    if target.suffix not in (*TABLES, PAGE):
+        known = ", ".join((*TABLES, PAGE))
+        raise _refuse("--to", f"{shorten(str(target))} ends in none of {known}")
+    if not target.parent.is_dir():
+        raise _refuse("--to", f"there is no folder {target.parent}")
+    if target.is_dir():
+        raise _refuse("--to", f"{target} is a folder")
+    if target.exists() and any(file.exists() and file.samefile(target) for file in request.files):
+        raise _refuse("--to", f"{target} is what is to be read")
+    if request.form != "terminal":
+        raise _refuse("--to", f"its ending decides the form; leave --{request.form} out")
+    if request.by_text and request.wants_page:
+        raise _refuse("--per-text", "a page shows tokens; give a table's name to --to")
 
 
-def _load(source: Source, weights: Any) -> tuple[Any, Any]:
+def _load(source: Source, weights: Weights, request: Request, words: Console) -> tuple[Any, Any]:
     """Load model and tokenizer, unpacking or downloading the model first where needed."""
-    folder = fetch_model(source.model, _run_child)
+    known, name = source.model, source.model.name
+    if known.path is not None:  # before random weights are made from it
+        _notify(words, require_same_model(source, Path(known.path)))
+    folder = fetch_model(known, _run_child)
+    if known.path is None:
+        _notify(words, require_same_model(source, folder))
+    if request.trust_remote_code:
+        origin = known.hf or known.path or known.builtin
+        words.print(remote_code_of(name, origin), markup=False, soft_wrap=True)
+    if (why := weights_refusal(folder)) is not None:
+        raise ModelUnavailable(f"{name}: {why}")
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -141,34 +201,47 @@ def _load(source: Source, weights: Any) -> tuple[Any, Any]:
 
     disable_progress_bar()
     (span,) = spans_of([source.window])
-    trust = source.trust_remote_code
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    trust, dtype = request.trust_remote_code, source.extraction["dtype"]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+        model = TokenModel(str(folder), dtype, trust, weights, span.rms)
+    except Exception as error:  # the library raises whatever its loaders raise
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ModelUnavailable(f"{name} cannot be loaded: {first}") from None
     if not tokenizer.is_fast:
         what = "its tokenizer does not say where tokens stand in a text"
-        raise ModelUnavailable(f"{source.model.name}: {what}")
-    extraction = source.extraction
-    model = TokenModel(str(folder), extraction["dtype"], trust, weights, span.rms)
+        raise ModelUnavailable(f"{name}: {what}")
     return model, tokenizer
 
 
+def _notify(words: Console, what: str | None) -> None:
+    if what is not None:
+        words.print(f"note: {what}", markup=False, soft_wrap=True)
+
+
 def _pieces(
-    request: Request, source: Source, model: Any, tokenizer: Any, about: About
-) -> Iterator[Any]:
-    from engine.detection.reading import read_texts
-
-    def note(what: str) -> None:
-        print(f"note: {what}", file=sys.stderr)
-
+    texts: GivenTexts, source: Source, model: Any, tokenizer: Any, about: About, words: Console
+) -> Iterator[Piece]:
     (span,) = spans_of([source.window])
     return read_texts(
-        given_texts(request.files, request.by_line),
+        texts,
         tokenizer,
-        lambda sequences: model.scores(sequences, note),
+        lambda sequences: model.scores(sequences, lambda event: _notify(words, event["note"])),
         span,
         source.extraction["max_tokens"],
         model.block_tokens,
         len(about.layers) * len(about.emotions),
     )
+
+
+@contextmanager
+def _status(request: Request, words: Console) -> Iterator[Callable[[str], None]]:
+    """Give what shows how far it is; nothing where texts go to the same screen."""
+    if request.target is None and sys.stdout.isatty():
+        yield lambda what: None
+        return
+    with words.status("reading") as status:
+        yield status.update
 
 
 @contextmanager
@@ -185,9 +258,6 @@ def _writer(request: Request, about: About) -> Iterator[Writer]:
     elif request.form == "terminal":
         from engine.detection.terminal import TerminalWriter
 
-        if len(about.layers) > 1:
-            what = "several layers are for --csv, --json or --to FILE; the screen shows one"
-            raise InputError(Problem(Path("--layers"), None, "", what))
         writer = TerminalWriter(Console(highlight=False), about)
     else:
         writer = text_writer(sys.stdout, request.form, about, request.by_text)
@@ -195,19 +265,22 @@ def _writer(request: Request, about: About) -> Iterator[Writer]:
     writer.end()
 
 
-def _close(
-    console: Console, request: Request, about: About, counts: Counts, seconds: float
-) -> None:
+def _close(words: Console, request: Request, about: About, counts: Counts, seconds: float) -> None:
     """Say what the scores are, where they are, and how long it took; not into the data."""
+
+    def say(what: str) -> None:
+        words.print(what, markup=False, soft_wrap=True)
+
     said = about.detection[about.best]
     known = f"; {said}" if said else ""
-    shown = f"layer {about.best} ({about.why}), window {about.window}{known}"
-    console.print(f"\n{shown}", soft_wrap=True)
+    say(f"\nlayer {about.best} ({about.why}), window {about.window}{known}")
     rate = counts.tokens / seconds if seconds else 0
     texts = "1 text" if counts.texts == 1 else f"{counts.texts:,} texts"
-    console.print(f"{texts}, {counts.tokens:,} tokens, {rate:,.0f} tokens/s", soft_wrap=True)
+    say(f"{texts}, {counts.tokens:,} tokens, {rate:,.0f} tokens/s")
+    if counts.unscored:
+        say(f"{counts.unscored:,} of them have no token in the window, and no scores")
     if request.target is not None:
-        console.print(f"{request.target}", soft_wrap=True)
+        say(str(request.target))
 
 
 def _run_child(task: str, job: dict[str, Any]) -> Any:

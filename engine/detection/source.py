@@ -1,7 +1,8 @@
-"""The cell whose vectors are used: where it lies, who reads, at which layers, and the detectors."""
+"""The cell whose vectors are used: where it lies, who reads, and at which layers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float32
-from numpy import ndarray
 
 from engine.choosing import chosen_layers, chosen_window, parse_layers
-from engine.models import ModelSource, ModelUnavailable, folder_identity
+from engine.models import ModelSource, ModelUnavailable, folder_identity, read_shape
+from manifests.builtin import BUILTIN_MODELS
 from manifests.errors import InputError, Problem, shorten
 from store.layout import Layout, layout_of
-from store.places import place
+from store.places import Far, StoreRefused, place, require_answering
+from store.records import derived_identity
 from store.residuals import open_residuals
 from store.results import open_analysis
 from store.shards import group_attributes
+
+COMMIT_DIGITS = 40
+
+CELL = re.compile(r"[^/@\s]+@[^/@\s]+")
 
 SEVERAL = 8
 """Layers that a page has by default."""
@@ -36,7 +41,7 @@ class Source:
         results: its analysis, None where there is none.
         window: the token window whose means the vectors are made of.
         model: where the model comes from.
-        trust_remote_code: run code that comes with the model.
+        asks_for_code: it was extracted with code that comes with the model.
     """
 
     cell: str
@@ -45,7 +50,7 @@ class Source:
     results: xr.Dataset | None
     window: dict[str, Any]
     model: ModelSource
-    trust_remote_code: bool
+    asks_for_code: bool
 
     @property
     def extraction(self) -> dict[str, Any]:
@@ -59,23 +64,6 @@ class Source:
         return emotion_names(self.data)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Detectors of several layers in the form that a model applies: residual @ weight - zero.
-
-    Attributes:
-        layers: blocks, 0-based.
-        emotions: those that are scored.
-        weight_LED: unit contrast vectors over the spread between emotions.
-        zero_LE: what the mean neutral text gives.
-    """
-
-    layers: list[int]
-    emotions: list[str]
-    weight_LED: Float32[ndarray, "layer emotion d_model"]
-    zero_LE: Float32[ndarray, "layer emotion"]
-
-
 def find_cell(root: str, run: str | None, cell: str) -> Layout:
     """Return the run that has extracted a cell.
 
@@ -87,25 +75,29 @@ def find_cell(root: str, run: str | None, cell: str) -> Layout:
     Raises:
         InputError: no run has it, or several have.
     """
-
-    def refuse(what: str) -> InputError:
-        return InputError(Problem(Path("read"), None, shorten(cell), what))
-
+    if not CELL.fullmatch(cell):
+        raise refused(cell, "is no cell; write MODEL@CORPUS")
+    try:
+        where = place(root)
+        if isinstance(where, Far):
+            require_answering(where)
+    except (ValueError, StoreRefused) as error:
+        raise InputError(Problem(Path("--root"), None, "", str(error))) from None
     if run is not None:
         layout = layout_of(root, run)
         if not _has(layout, cell):
-            raise refuse(f"was never extracted in {layout.run}; `emovec extract` does it")
+            raise refused(cell, f"was never extracted in {layout.run}; `emovec extract` does it")
         return layout
-    if not isinstance(place(root), Path):
-        raise refuse(f"say with --run which run under {root} has it")
-    folders = sorted(p.name for p in Path(root).glob("*") if (p / "cells").is_dir())
+    if isinstance(where, Far):
+        raise refused(cell, f"say with --run which run under {root} has it")
+    folders = sorted(p.name for p in where.glob("*") if (p / "cells").is_dir())
     having = [name for name in folders if _has(layout_of(root, name), cell)]
     if len(having) > 1:
-        raise refuse(f"is in several runs; say which: --run {' or --run '.join(having)}")
+        raise refused(cell, f"is in several runs; say which: --run {' or --run '.join(having)}")
     if not having:
-        there = sorted({c.name for n in folders for c in (Path(root) / n / "cells").iterdir()})
+        there = sorted({c.name for name in folders for c in (where / name / "cells").iterdir()})
         known = f"; extracted are {', '.join(there[:12])}" if there else ""
-        raise refuse(f"no run under {root} has extracted it{known}")
+        raise refused(cell, f"no run under {root} has extracted it{known}")
     return layout_of(root, having[0])
 
 
@@ -125,20 +117,48 @@ def open_source(layout: Layout, cell: str, window: str, folder: Path | None) -> 
         data = open_residuals(layout.residuals(cell), as_dask=False)
     except FileNotFoundError as error:
         what = f"is not extracted completely ({error}); `emovec extract` goes on with it"
-        raise InputError(Problem(Path("read"), None, shorten(cell), what)) from None
-    try:
-        results = open_analysis(layout.analysis(cell), as_dask=False)
-    except FileNotFoundError:
-        results = None
-    said = dict(data.attrs["source"])
-    trust = bool(said.pop("trust_remote_code"))
-    model = ModelSource(**said)
-    if folder is not None:
-        model = _elsewhere(model, data.attrs["model"], folder)
-    elif model.path is not None and not Path(model.path).is_dir():
-        what = f"its model was at {model.path}, which is not here; say where with --model"
-        raise ModelUnavailable(f"{cell}: {what}")
-    return Source(cell, layout, data, results, chosen_window(data, window), model, trust)
+        raise refused(cell, what) from None
+    model, asks_for_code = _origin(data, cell, folder)
+    chosen = chosen_window(data, window)
+    return Source(cell, layout, data, _results(layout, cell, data), chosen, model, asks_for_code)
+
+
+def require_same_model(source: Source, folder: Path) -> str | None:
+    """Refuse files that are not those that the cell was read with, as far as that can be told.
+
+    Args:
+        source: the cell.
+        folder: of the model's files that are about to be loaded.
+
+    Returns:
+        What a person should know where it cannot be told, else None.
+
+    Raises:
+        InputError: they are another model's.
+    """
+    identity, given = dict(source.data.attrs["model"]), source.model.path is not None
+    if "files" in identity and given and source.model.random_seed is None:
+        if folder_identity(folder) != identity["files"]:
+            what = f"{folder} does not hold the model that the cell was read with"
+            raise refused(source.cell, what)
+        return None
+    shape, data = read_shape(folder / "config.json"), source.data
+    wanted = (int(data.attrs["n_layers"]), data.sizes["d_model"])
+    if (shape.n_layers, shape.d_model) != wanted:
+        what = (
+            f"{folder} has {shape.n_layers} blocks of {shape.d_model} dimensions, the model that "
+            f"the cell was read with has {wanted[0]} of {wanted[1]}"
+        )
+        raise refused(source.cell, what)
+    if source.model.builtin is not None:
+        known = BUILTIN_MODELS[source.model.builtin].sha256
+        if identity.get("sha256") != known:
+            what = "it was read with other weights of its built-in model; extract it again"
+            raise refused(source.cell, what)
+        return None
+    if given or len(str(source.model.revision)) != COMMIT_DIGITS:
+        return f"{folder} has the right shape; that it is the model itself cannot be told"
+    return None
 
 
 def choose_layers(source: Source, wanted: str | None, several: bool) -> tuple[list[int], int, str]:
@@ -162,40 +182,6 @@ def choose_layers(source: Source, wanted: str | None, several: bool) -> tuple[li
         return [best], best, why
     spread = {there[round(i)] for i in np.linspace(0, len(there) - 1, SEVERAL - 1)}
     return sorted({best, *spread}), best, why
-
-
-def make_weights(source: Source, layers: Sequence[int], emotions: Sequence[str] | None) -> Weights:
-    """Make the detectors of some layers from the cell's story vectors.
-
-    Args:
-        source: the cell.
-        layers: blocks that it has.
-        emotions: those to score; when None, all that have a vector at all of the layers.
-
-    Raises:
-        InputError: an emotion that the cell does not have or that has no vector, or too few texts.
-    """
-    from analysis.contrasts import layer_vectors
-    from analysis.detection import make_detector
-    from analysis.geometry import NotEnough
-
-    known, labels = source.emotions(), [str(e) for e in source.data["emotion"].to_numpy()]
-    window = source.window["name"]
-    made = []
-    for layer in layers:
-        residual = source.data["residual_mean"].sel(window=window, layer=layer)
-        found = layer_vectors(residual, labels, known)
-        try:
-            made.append(make_detector(found.u_ED, found.neutral_ND, _neutral_variance(source)))
-        except NotEnough as error:
-            what = f"window {window}, layer {layer}: {error}"
-            raise InputError(Problem(Path("read"), None, source.cell, what)) from None
-    there_E = np.all([np.isfinite(detector.spread_E) for detector in made], axis=0)
-    chosen = _chosen(source, known, there_E, emotions)
-    rows = [known.index(emotion) for emotion in chosen]
-    weight_LED = np.stack([d.unit_ED[rows] / d.spread_E[rows, None] for d in made])
-    zero_LE = np.stack([d.zero_E[rows] / d.spread_E[rows] for d in made])
-    return Weights(list(layers), chosen, weight_LED.astype(np.float32), zero_LE.astype(np.float32))
 
 
 def found_of_held_out(source: Source, layer: int) -> str:
@@ -224,39 +210,53 @@ def _best(source: Source, there: Sequence[int]) -> tuple[int, str]:
     return nearest, "nearest to two thirds of depth; not known which tells stories apart best"
 
 
-def _chosen(
-    source: Source, known: list[str], there_E: ndarray, wanted: Sequence[str] | None
-) -> list[str]:
-    having = [name for name, there in zip(known, there_E, strict=True) if there]
-    if wanted is None:
-        return having
-    lacking = [name for name in wanted if name not in having]
-    if lacking:
-        name = shorten(lacking[0])
-        why = "has no vector" if lacking[0] in known else "is none of its emotions"
-        some = ", ".join(having[:12]) + (", …" if len(having) > 12 else "")
-        what = f"{name} {why} of {source.cell}; it has {some}"
-        raise InputError(Problem(Path("--emotions"), None, "", what))
-    return list(dict.fromkeys(wanted))
-
-
-def _neutral_variance(source: Source) -> float:
-    """Return the neutral basis' share of variance, as analysed, or the default."""
-    from manifests.schema import Analysis
-
-    given = None if source.results is None else source.results.attrs.get("neutral_variance")
-    return float(Analysis().neutral_variance if given is None else given)
-
-
 def _has(layout: Layout, cell: str) -> bool:
     return group_attributes(layout.residuals(cell)) is not None
 
 
-def _elsewhere(model: ModelSource, identity: dict[str, Any], folder: Path) -> ModelSource:
-    """Return the model in another folder, which must hold the same files where that is known."""
-    if not (folder / "config.json").is_file():
-        raise InputError(Problem(Path("--model"), None, "", f"no config.json in {folder}"))
-    if "files" in identity and folder_identity(folder) != identity["files"]:
-        what = f"{folder} does not hold the model that the cell was read with"
-        raise InputError(Problem(Path("--model"), None, "", what))
-    return ModelSource(model.name, None, None, None, str(folder.resolve()), model.random_seed)
+def refused(cell: str, what: str) -> InputError:
+    """Return the error that something is wrong with a cell."""
+    return InputError(Problem(Path("read"), None, shorten(cell), what))
+
+
+def _results(layout: Layout, cell: str, data: xr.Dataset) -> xr.Dataset | None:
+    """Return the cell's analysis, None where there is none of these very vectors."""
+    try:
+        results = open_analysis(layout.analysis(cell), as_dask=False)
+    except FileNotFoundError:
+        return None
+    made, vectors = (attrs.get("made_from", {}) for attrs in (results.attrs, data.attrs))
+    identity = derived_identity(vectors.get("fingerprint", ""), vectors.get("inputs", {}))
+    return results if made.get("inputs", {}).get(f"extract:{cell}") == identity else None
+
+
+def _origin(data: xr.Dataset, cell: str, folder: Path | None) -> tuple[ModelSource, bool]:
+    """Return where the model comes from, and whether it asks for its own code.
+
+    Args:
+        data: the cell.
+        cell: its name.
+        folder: where the model is, where that is said.
+
+    Raises:
+        InputError: it is not known, or the folder holds no model.
+        ModelUnavailable: it was in a folder that is gone.
+    """
+    said = data.attrs.get("source")
+    known = said if isinstance(said, dict) else {}
+    asks_for_code = bool(known.get("trust_remote_code"))
+    name, seed = str(known.get("name", cell.partition("@")[0])), known.get("random_seed")
+    if folder is not None:
+        if not (folder / "config.json").is_file():
+            raise InputError(Problem(Path("--model"), None, "", f"no config.json in {folder}"))
+        return ModelSource(name, None, None, None, str(folder.resolve()), seed), asks_for_code
+    fields = ("builtin", "hf", "revision", "path")
+    model = ModelSource(name, *(known.get(field) for field in fields), random_seed=seed)
+    if model.path is not None and not Path(model.path).is_dir():
+        what = f"its model was at {model.path}, which is not here; say where with --model"
+        raise ModelUnavailable(f"{cell}: {what}")
+    if (model.builtin, model.hf, model.path) == (None, None, None) or (
+        model.builtin is not None and model.builtin not in BUILTIN_MODELS
+    ):
+        raise refused(cell, "does not say where its model is; say it with --model FOLDER")
+    return model, asks_for_code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +11,12 @@ from pathlib import Path
 
 from manifests.errors import InputError, Problem
 
-MAX_BYTES = 100_000_000
-"""The largest file that is read whole, some 25 million tokens."""
+MAX_TEXT = 20_000_000
+"""Bytes of the longest text, some five million tokens. Tokenising takes some 150 bytes of memory
+for each of its bytes."""
+
+MAX_BYTES = 1_000_000_000
+"""The largest file whose lines are texts."""
 
 STANDARD_INPUT = "-"
 
@@ -21,71 +27,78 @@ class GivenText:
 
     Attributes:
         name: its file, with the line's number where each line is a text.
-        text: what it says; never empty.
+        text: what it says, without a byte order mark and with line feeds alone; never empty.
     """
 
     name: str
     text: str
 
 
-def given_texts(files: Sequence[Path], by_line: bool) -> Iterator[GivenText]:
-    """Yield the texts of files in order.
+class GivenTexts:
+    """The texts of some files. All files are looked at before any is read by a model."""
 
-    Args:
-        files: `-` for standard input.
-        by_line: each line is a text; lines of white space only are none.
+    def __init__(self, files: Sequence[Path], by_line: bool):
+        """Look at the files.
 
-    Raises:
-        InputError: a file that is not there, too large, empty or not UTF-8 text.
-    """
-    for file in files:
-        text = _read(file)
-        if not by_line:
-            yield GivenText(str(file), text)
-            continue
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield GivenText(f"{file}:{number}", line)
+        Args:
+            files: `-` for standard input, which is kept.
+            by_line: each line is a text; lines of white space only are none.
 
+        Raises:
+            InputError: a file that is not there, too large, empty or not UTF-8 text.
+        """
+        self._files, self._by_line = list(files), by_line
+        if twice := [file for file in files if list(files).count(file) > 1]:
+            raise InputError(Problem(twice[0], None, "", "is given twice"))
+        self._kept = {}
+        for file in files:
+            text = self._read(file)
+            if str(file) == STANDARD_INPUT:
+                self._kept[file] = text
 
-def require_readable(files: Sequence[Path]) -> None:
-    """Refuse files that are no text before a model is loaded; standard input is not touched.
+    def __iter__(self) -> Iterator[GivenText]:
+        """Yield the texts in order, files read when their turn comes."""
+        for file in self._files:
+            text = self._kept.get(file) or self._read(file)
+            name = os.fsencode(file).decode("utf-8", "backslashreplace")
+            if not self._by_line:
+                yield GivenText(name, text)
+                continue
+            for number, line in enumerate(text.split("\n"), start=1):
+                if line.strip():
+                    yield GivenText(f"{name}:{number}", line)
 
-    Raises:
-        InputError: as `given_texts`.
-    """
-    if len(files) != len(set(files)):
-        twice = next(file for file in files if files.count(file) > 1)
-        raise InputError(Problem(twice, None, "", "is given twice"))
-    for file in files:
-        if str(file) != STANDARD_INPUT:
-            _read(file)
-
-
-def _read(file: Path) -> str:
-    if str(file) == STANDARD_INPUT:
-        content = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
+    def _read(self, file: Path) -> str:
+        limit = MAX_BYTES if self._by_line else MAX_TEXT
+        content = _content(file, limit)
+        if len(content) > limit:
+            advice = "split it" if self._by_line else "split it, or read its --lines"
+            what = f"is larger than {limit // 1_000_000} MB; {advice}"
+            raise InputError(Problem(file, None, "", what))
         try:
-            if not file.is_file():
-                what = "is no file" if file.exists() else "is not there"
-                raise InputError(Problem(file, None, "", what))
-            with file.open("rb") as stream:
-                content = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            what = f"cannot be read: {error.strerror or error}"
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}"
             raise InputError(Problem(file, None, "", what)) from None
-    if len(content) > MAX_BYTES:
-        what = f"is larger than {MAX_BYTES // 1_000_000} MB; split it"
-        raise InputError(Problem(file, None, "", what))
+        if (at := text.find("\0")) >= 0:
+            line = text.count("\n", 0, at) + 1
+            raise InputError(Problem(file, line, "", "is binary: a NUL byte"))
+        if not text.strip():
+            raise InputError(Problem(file, None, "", "is empty"))
+        return text.replace("\r\n", "\n")
+
+
+def _content(file: Path, limit: int) -> bytes:
+    """Return the bytes of a file, one more than `limit` at most; only regular files are opened."""
+    if str(file) == STANDARD_INPUT:
+        return b"" if sys.stdin is None else sys.stdin.buffer.read(limit + 1)
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        what = f"is not UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}"
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise InputError(Problem(file, None, "", "is no file"))
+        with file.open("rb") as stream:
+            return stream.read(limit + 1)
+    except FileNotFoundError:
+        raise InputError(Problem(file, None, "", "is not there")) from None
+    except (OSError, ValueError) as error:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise InputError(Problem(file, None, "", what)) from None
-    if (at := text.find("\0")) >= 0:
-        line = text.count("\n", 0, at) + 1
-        raise InputError(Problem(file, line, "", "is binary: a NUL byte"))
-    if not text.strip():
-        raise InputError(Problem(file, None, "", "is empty"))
-    return text.replace("\r\n", "\n")
