@@ -1,8 +1,8 @@
 """Emotion vectors as detectors: where a text lies along each of them, and how often that is right.
 
-A score is a projection on an emotion's unit contrast vector. It is 0 for the mean neutral text, and
-1 is the standard deviation between the means of the corpus' emotions along that vector. Scores are
-linear in the residual, so a text's score is the mean of its tokens' scores.
+A score is a projection on an emotion's unit vector. It is 0 for the mean neutral text and for the
+mean over emotions alike, and 1 is the standard deviation between the means of the corpus' emotions
+along that vector. Scores are linear in the residual, so a text's score is the mean of its tokens'.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Detector:
     """Vectors of one window and layer that score residuals.
 
     Attributes:
-        unit_ED: unit contrast vectors; NaN for an emotion without one.
-        zero_E: projection of the mean neutral text.
+        unit_ED: unit vectors; NaN for an emotion without one.
+        zero_E: projection of the mean neutral text, and of the mean over emotions.
         spread_E: standard deviation of the projections of the emotion means, residual stream units.
     """
 
@@ -84,6 +84,10 @@ def make_detector(
 ) -> Detector:
     """Return what scores residuals of one window and layer.
 
+    The vectors are the contrast `both`, less what they have along the direction from the mean
+    neutral text to the mean over emotions: what all stories share is no emotion's, and would have
+    the emotions that lean that way lead in every story.
+
     Args:
         u_ED: emotion means, NaN where an emotion has none.
         neutral_ND: the neutral texts' vectors, NaN where a text has none; one at least is there.
@@ -95,11 +99,15 @@ def make_detector(
     there_E = np.isfinite(u_ED).all(axis=1)
     if there_E.sum() < 2:
         raise NotEnough(f"a detector needs at least 2 emotions, {there_E.sum()} have a vector")
+    neutral_D = neutral_ND[np.isfinite(neutral_ND).all(axis=1)].mean(axis=0)
+    shared_D = u_ED[there_E].mean(axis=0) - neutral_D
+    shared_D = shared_D - (shared_D @ basis_KD.T) @ basis_KD
     x_ED = contrast_vectors(u_ED, basis_KD, CONTRAST)
+    if (length := float(shared_D @ shared_D)) > 0:
+        x_ED = x_ED - np.outer(x_ED @ shared_D, shared_D) / length
     norm_E = np.linalg.norm(x_ED, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit_ED = np.where(norm_E > 0, x_ED / norm_E, np.nan)
-    neutral_D = neutral_ND[np.isfinite(neutral_ND).all(axis=1)].mean(axis=0)
     spread_E = (u_ED[there_E] @ unit_ED.T).std(axis=0)
     return Detector(unit_ED, unit_ED @ neutral_D, np.where(spread_E > 0, spread_E, np.nan))
 

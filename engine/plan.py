@@ -32,7 +32,7 @@ VERSIONS = {
     "describe": 1,
     "extract": 3,
     "words": 1,
-    "analyze": 6,
+    "analyze": 7,
     "tables": 8,
     "figures": 6,
     "steer": 1,

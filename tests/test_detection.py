@@ -71,10 +71,14 @@ def plain_ranks(x_ND: np.ndarray, ids: list[str], labels: list[str], seed: int) 
         if labels[i] not in means:
             continue
         grand = np.mean(list(means.values()), axis=0)
+        shared = grand - neutral.mean(axis=0)
+        shared = shared - v[:k].T @ (v[:k] @ shared)
+        shared /= np.linalg.norm(shared)
         scores = {}
         for name, mean in means.items():
             vector = mean - grand
             vector = vector - v[:k].T @ (v[:k] @ vector)
+            vector = vector - shared * (shared @ vector)
             vector /= np.linalg.norm(vector)
             spread = np.std([other @ vector for other in means.values()])
             scores[name] = ((x_ND[i] - neutral.mean(axis=0)) @ vector) / spread
@@ -214,6 +218,19 @@ def test_tables_say_what_the_results_say() -> None:
     assert sorted(emotions["emotion"]) == sorted(NAMES)
 
 
+def test_what_all_stories_share_leads_to_no_emotion() -> None:
+    """Stories lie far from the neutral texts, along a direction that one emotion leans to."""
+    ids, labels = design()
+    cell = made_cell(ids, labels)
+    shift = np.random.default_rng(9).normal(size=D) * 6
+    x = cell["residual_mean"].to_numpy()
+    is_story = np.array(labels) != ""
+    x[is_story] += shift.astype(np.float32)
+    x[np.array(labels) == "e5"] += (0.4 * shift).astype(np.float32)
+    found = analysed(cell).sel(window="all", layer=1)
+    assert float(found["detected"].sel(top=1)) > 0.7
+
+
 def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tokens() -> None:
     rng = np.random.default_rng(2)
     u_ED, neutral_ND = rng.normal(size=(9, D)) * 3 + 5, rng.normal(size=(12, D)) + 5
@@ -228,9 +245,14 @@ def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tok
     np.testing.assert_allclose(
         detector.scores(token_TD).mean(axis=0), detector.scores(token_TD.mean(axis=0)[None])[0]
     )
-    want = contrast_vectors(u_ED, basis, "both")
-    cosine = (want[there] * detector.unit_ED[there]).sum(axis=1)
-    np.testing.assert_allclose(cosine, np.linalg.norm(want[there], axis=1))
+    np.testing.assert_allclose(detector.scores(u_ED[there]).mean(axis=0)[there], 0, atol=1e-12)
+    shared = u_ED[there].mean(axis=0) - neutral_ND.mean(axis=0)
+    away = np.linalg.qr(np.vstack([basis, shared]).T)[0]  # what no vector has anything of
+    np.testing.assert_allclose(detector.unit_ED[there] @ away, 0, atol=1e-12)
+    want = contrast_vectors(u_ED, basis, "both")[there]
+    want = want - want @ away @ away.T
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(detector.unit_ED[there], want, atol=1e-12)
     with pytest.raises(NotEnough, match="at least 2 emotions"):
         make_detector(np.where(np.arange(9)[:, None] == 0, u_ED, np.nan), neutral_ND, basis)
 

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 import yaml
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.contrasts import contrast, emotion_names
+from analysis.contrasts import contrast, emotion_names, neutral_basis
 from engine.cli import app
 from engine.detection.contexts import contexts
 from engine.detection.output import DIGITS
@@ -87,14 +88,26 @@ def read_table(root: Path, *arguments: str | Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(printed), keep_default_na=False, na_values="nan")
 
 
+def unit_vectors(cell: xr.Dataset, window: str, layer: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of a cell freed of what its stories share, and its emotion means."""
+    x_ND = cell["residual_mean"].sel(window=window, layer=layer).to_numpy().astype(np.float64)
+    labels = cell["emotion"].to_numpy()
+    means = np.array([x_ND[labels == emotion].mean(axis=0) for emotion in emotion_names(cell)])
+    vector_ED = contrast(cell, "both", window, [layer])[0].to_numpy()
+    basis_KD, _ = neutral_basis(x_ND[labels == ""])
+    shared_D = means.mean(axis=0) - x_ND[labels == ""].mean(axis=0)
+    shared_D -= basis_KD.T @ (basis_KD @ shared_D)
+    shared_D /= np.linalg.norm(shared_D)
+    vector_ED -= np.outer(vector_ED @ shared_D, shared_D)
+    return vector_ED / np.linalg.norm(vector_ED, axis=1, keepdims=True), means
+
+
 def expected_scores(root: Path, window: str, layer: int) -> np.ndarray:
     """Scores [text, emotion] of the stored story vectors, from their definition."""
     cell = open_cell(root / "study", NAME)
     x_ND = cell["residual_mean"].sel(window=window, layer=layer).to_numpy().astype(np.float64)
     labels = cell["emotion"].to_numpy()
-    vector_ED = contrast(cell, "both", window, [layer])[0].to_numpy()
-    unit_ED = vector_ED / np.linalg.norm(vector_ED, axis=1, keepdims=True)
-    means = np.array([x_ND[labels == emotion].mean(axis=0) for emotion in emotion_names(cell)])
+    unit_ED, means = unit_vectors(cell, window, layer)
     zero_E = x_ND[labels == ""].mean(axis=0) @ unit_ED.T
     return (x_ND @ unit_ED.T - zero_E) / (means @ unit_ED.T).std(axis=0)
 
@@ -156,9 +169,7 @@ def test_tokens_equal_a_plain_pass_of_hugging_face(
     cell = open_cell(run / "study", NAME)
     stored = cell["residual_mean"].sel(window="no-first", layer=2).to_numpy().astype(np.float64)
     labels = cell["emotion"].to_numpy()
-    vector_ED = contrast(cell, "both", "no-first", [2])[0].to_numpy()
-    unit_ED = vector_ED / np.linalg.norm(vector_ED, axis=1, keepdims=True)
-    means = np.array([stored[labels == emotion].mean(axis=0) for emotion in EMOTIONS])
+    unit_ED, means = unit_vectors(cell, "no-first", 2)
     want = (x_TD - stored[labels == ""].mean(axis=0)) @ unit_ED.T / (means @ unit_ED.T).std(axis=0)
     np.testing.assert_allclose(table[list(EMOTIONS)].iloc[1:], want[1:], atol=2e-3)
 
