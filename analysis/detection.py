@@ -1,14 +1,14 @@
 """Emotion vectors as detectors: where a text lies along each of them, and how often that is right.
 
 A score is a projection on an emotion's unit vector. It is 0 for the mean neutral text and for the
-mean over emotions alike, and 1 is the standard deviation between the means of the corpus' emotions
-along that vector. Scores are linear in the residual, so a text's score is the mean of its tokens'.
+mean over emotions alike, and 1 is the standard deviation of the corpus' stories along that vector.
+Scores are linear in the residual, so a text's score is the mean of its tokens'.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ CONTRAST: ContrastKind = "both"
 FOLDS = 10
 """Groups of topics that are held out in turn."""
 
+SPREAD_STORIES = 2000
+"""Stories at most, evenly over the corpus, that the spread of a fold's detectors is taken over."""
+
 TOP = (1, 5, 10)
 """A story counts as found where its emotion is among so many with the highest scores."""
 
@@ -36,7 +39,7 @@ class Detector:
     Attributes:
         unit_ED: unit vectors; NaN for an emotion without one.
         zero_E: projection of the mean neutral text, and of the mean over emotions.
-        spread_E: standard deviation of the projections of the emotion means, residual stream units.
+        spread_E: standard deviation of the projections of stories, residual stream units.
     """
 
     unit_ED: Float64[ndarray, "emotion d_model"]
@@ -77,12 +80,12 @@ class Detection:
     missing: str = ""
 
 
-def make_detector(
+def detecting_vectors(
     u_ED: Float64[ndarray, "emotion d_model"],
     neutral_ND: Float64[ndarray, "text d_model"],
     basis_KD: Float64[ndarray, "component d_model"],
-) -> Detector:
-    """Return what scores residuals of one window and layer.
+) -> tuple[Float64[ndarray, "emotion d_model"], Float64[ndarray, " emotion"]]:
+    """Return the unit vectors of a detector, and what is zero along each.
 
     The vectors are the contrast `both`, less what they have along the direction from the mean
     neutral text to the mean over emotions: what all stories share is no emotion's, and would have
@@ -108,8 +111,43 @@ def make_detector(
     norm_E = np.linalg.norm(x_ED, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit_ED = np.where(norm_E > 0, x_ED / norm_E, np.nan)
-    spread_E = (u_ED[there_E] @ unit_ED.T).std(axis=0)
-    return Detector(unit_ED, unit_ED @ neutral_D, np.where(spread_E > 0, spread_E, np.nan))
+    return unit_ED, unit_ED @ neutral_D
+
+
+def make_detector(
+    u_ED: Float64[ndarray, "emotion d_model"],
+    neutral_ND: Float64[ndarray, "text d_model"],
+    basis_KD: Float64[ndarray, "component d_model"],
+    stories: Iterable[Float64[ndarray, "text d_model"]],
+) -> Detector:
+    """Return what scores residuals of one window and layer.
+
+    Args:
+        u_ED: emotion means, NaN where an emotion has none.
+        neutral_ND: the neutral texts' vectors.
+        basis_KD: their basis.
+        stories: all stories, in blocks; rows that are not finite are left out.
+
+    Raises:
+        NotEnough: fewer than two emotions have a vector.
+    """
+    unit_ED, zero_E = detecting_vectors(u_ED, neutral_ND, basis_KD)
+    n, sum_E, square_E = 0, np.zeros_like(zero_E), np.zeros_like(zero_E)
+    for x_ND in stories:
+        along_NE = x_ND[np.isfinite(x_ND).all(axis=1)] @ unit_ED.T - zero_E
+        n, sum_E = n + len(along_NE), sum_E + along_NE.sum(axis=0)
+        square_E += (along_NE**2).sum(axis=0)
+    return Detector(unit_ED, zero_E, _deviation(n, sum_E, square_E))
+
+
+def _deviation(
+    n: int, sum_E: Float64[ndarray, " emotion"], square_E: Float64[ndarray, " emotion"]
+) -> Float64[ndarray, " emotion"]:
+    """Return standard deviations from sums over n texts, NaN where nothing varies."""
+    if n < 2:
+        return np.full_like(sum_E, np.nan)
+    variance_E = square_E / n - (sum_E / n) ** 2
+    return np.sqrt(np.where(variance_E > 0, variance_E, np.nan))
 
 
 def topic_folds(
@@ -164,6 +202,10 @@ class HeldOut:
         self._n_folds, self._n_emotions = n_folds, n_emotions
         self._sum_KD = np.zeros((n_folds * n_emotions, d_model))
         self._count_K = np.zeros(n_folds * n_emotions)
+        stories = np.flatnonzero(fold_N >= 0)
+        self._sampled_N = np.zeros(len(fold_N), dtype=bool)
+        self._sampled_N[stories[:: -(-len(stories) // SPREAD_STORIES) or 1]] = True
+        self._sample: list[tuple[Int[ndarray, " text"], Float32[ndarray, "text d_model"]]] = []
 
     def add(
         self, texts: slice, x_ND: Float64[ndarray, "text d_model"], there_N: Bool[ndarray, " text"]
@@ -175,6 +217,8 @@ class HeldOut:
         here, place = np.unique(key_N, return_inverse=True)
         self._sum_KD[here] += group_sums(x_ND, place, len(here), rows)
         self._count_K[here] += np.bincount(place, minlength=len(here))
+        chosen = rows[self._sampled_N[texts][rows]]
+        self._sample.append((texts.start + chosen, x_ND[chosen].astype(np.float32)))
 
     def detection(
         self,
@@ -193,7 +237,10 @@ class HeldOut:
             return no_detection(self._n_emotions, "all stories are on one topic")
         try:
             basis_KD, _ = neutral_basis(neutral_ND, neutral_variance)
-            detectors = [make_detector(u_ED, neutral_ND, basis_KD) for u_ED in self._means()]
+            detectors = [
+                make_detector(u_ED, neutral_ND, basis_KD, self._others(fold))
+                for fold, u_ED in enumerate(self._means())
+            ]
         except NotEnough as error:
             return no_detection(self._n_emotions, str(error))
         candidates_F = np.array([np.isfinite(d.spread_E).sum() for d in detectors])
@@ -206,6 +253,11 @@ class HeldOut:
                 own_N = self._row_N[texts][rows]
                 rank_N[texts.start + rows] = _ranks(detectors[fold].scores(x_ND[rows]), own_N)
         return _summary(rank_N, candidates_F[self._fold_N], self._row_N, self._n_emotions)
+
+    def _others(self, fold: int) -> Iterator[Float64[ndarray, "text d_model"]]:
+        """Yield stories of all folds but one, of those that the spread is taken over."""
+        for numbers, x_ND in self._sample:
+            yield x_ND[self._fold_N[numbers] != fold].astype(np.float64)
 
     def _means(self) -> Float64[ndarray, "fold emotion d_model"]:
         """Return, for each fold, the emotion means over the stories of all others."""

@@ -63,9 +63,10 @@ def plain_ranks(x_ND: np.ndarray, ids: list[str], labels: list[str], seed: int) 
     k = int(np.argmax(np.cumsum(s**2) >= 0.5 * (s**2).sum())) + 1
     out = np.full(len(ids), np.nan)
     for i in np.flatnonzero(labels_N != ""):
+        others = (labels_N != "") & (fold_N != fold_N[i])
         means = {}
         for name in NAMES:
-            left = (labels_N == name) & (fold_N != fold_N[i])
+            left = (labels_N == name) & others
             if left.any():
                 means[name] = x_ND[left].mean(axis=0)
         if labels[i] not in means:
@@ -80,7 +81,7 @@ def plain_ranks(x_ND: np.ndarray, ids: list[str], labels: list[str], seed: int) 
             vector = vector - v[:k].T @ (v[:k] @ vector)
             vector = vector - shared * (shared @ vector)
             vector /= np.linalg.norm(vector)
-            spread = np.std([other @ vector for other in means.values()])
+            spread = np.std(x_ND[others] @ vector)
             scores[name] = ((x_ND[i] - neutral.mean(axis=0)) @ vector) / spread
         out[i] = 1 + sum(score > scores[labels[i]] for score in scores.values())
     return out
@@ -231,16 +232,18 @@ def test_what_all_stories_share_leads_to_no_emotion() -> None:
     assert float(found["detected"].sel(top=1)) > 0.7
 
 
-def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tokens() -> None:
+def test_scores_are_zero_for_neutral_texts_and_one_is_the_spread_of_stories() -> None:
     rng = np.random.default_rng(2)
     u_ED, neutral_ND = rng.normal(size=(9, D)) * 3 + 5, rng.normal(size=(12, D)) + 5
     u_ED[4] = np.nan
     basis, _ = neutral_basis(neutral_ND, 0.5)
-    detector = make_detector(u_ED, neutral_ND, basis)
+    story_ND = rng.normal(size=(50, D)) * 2 + 5
+    story_ND[7] = np.nan
+    detector = make_detector(u_ED, neutral_ND, basis, [story_ND[:20], story_ND[20:]])
     assert np.isnan(detector.unit_ED[4]).all()
     there = np.arange(9) != 4
     np.testing.assert_allclose(detector.scores(neutral_ND).mean(axis=0)[there], 0, atol=1e-12)
-    np.testing.assert_allclose(detector.scores(u_ED[there]).std(axis=0)[there], 1)
+    np.testing.assert_allclose(np.nanstd(detector.scores(story_ND)[:, there], axis=0), 1)
     token_TD = rng.normal(size=(30, D)) * 4
     np.testing.assert_allclose(
         detector.scores(token_TD).mean(axis=0), detector.scores(token_TD.mean(axis=0)[None])[0]
@@ -254,7 +257,7 @@ def test_scores_are_zero_for_neutral_texts_one_between_emotions_and_means_of_tok
     want /= np.linalg.norm(want, axis=1, keepdims=True)
     np.testing.assert_allclose(detector.unit_ED[there], want, atol=1e-12)
     with pytest.raises(NotEnough, match="at least 2 emotions"):
-        make_detector(np.where(np.arange(9)[:, None] == 0, u_ED, np.nan), neutral_ND, basis)
+        make_detector(np.where(np.arange(9)[:, None] == 0, u_ED, np.nan), neutral_ND, basis, [])
 
 
 def with_texts(results: xr.Dataset) -> xr.Dataset:

@@ -28,8 +28,8 @@ GROUP_ROWS = 8192
 """Rows of a Parquet row group, times layers."""
 
 UNIT = (
-    "0: the mean neutral text, and the mean emotion; 1: the standard deviation between the "
-    "emotions of the corpus; "
+    "0: the mean neutral text, and the mean emotion; 1: the standard deviation of the corpus' "
+    "stories; "
     "a text's score is the mean of its tokens'"
 )
 

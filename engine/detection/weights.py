@@ -21,7 +21,7 @@ class Weights:
     Attributes:
         layers: blocks, 0-based.
         emotions: those that are scored.
-        weight_LED: unit contrast vectors over the spread between emotions.
+        weight_LED: unit vectors over the spread of stories.
         zero_LE: what the mean neutral text gives.
     """
 
@@ -42,19 +42,20 @@ def make_weights(source: Source, layers: Sequence[int], emotions: Sequence[str] 
     Raises:
         InputError: an emotion that the cell does not have or that has no vector, or too few texts.
     """
-    from analysis.contrasts import layer_vectors, neutral_basis
+    from analysis.contrasts import layer_vectors, neutral_basis, pieces
     from analysis.detection import make_detector
     from analysis.geometry import NotEnough
 
     known, labels = source.emotions(), [str(e) for e in source.data["emotion"].to_numpy()]
-    window = source.window["name"]
+    window, is_story_N = source.window["name"], np.array([label != "" for label in labels])
     made = []
     for layer in layers:
         residual = source.data["residual_mean"].sel(window=window, layer=layer)
         found = layer_vectors(residual, labels, known)
         try:
             basis_KD, _ = neutral_basis(found.neutral_ND, _neutral_variance(source))
-            made.append(make_detector(found.u_ED, found.neutral_ND, basis_KD))
+            stories = (x_ND[is_story_N[span]] for span, x_ND in pieces(residual))
+            made.append(make_detector(found.u_ED, found.neutral_ND, basis_KD, stories))
         except NotEnough as error:
             what = f"window {window}, layer {layer}: {error}"
             raise refused(source.cell, what) from None
