@@ -80,8 +80,8 @@ STEERING = {
 }
 
 
-def make_run(folder: Path, model: Path, **more: Any) -> Run:
-    """Do a run of two corpora; what the model says in the written one is made up."""
+def prepare_run(folder: Path, model: Path, **more: Any) -> Run:
+    """Prepare a run of two corpora; what the model says in the written one is made up."""
     texts = {"stories": "stories.jsonl", "neutral": "neutral.txt"}
     asked = {"topics_per_emotion": 2, "stories_per_topic": 2, "neutral": 6, "max_new_tokens": 400}
     manifest = write_manifest(
@@ -107,7 +107,13 @@ def make_run(folder: Path, model: Path, **more: Any) -> Run:
     for request in [again, *others]:
         scribe.keep(request)
     scribe.journal.__exit__(None, None, None)
-    emovec("run", manifest, "--root", run.layout.root)
+    return run
+
+
+def make_run(folder: Path, model: Path, **more: Any) -> Run:
+    """Do such a run."""
+    run = prepare_run(folder, model, **more)
+    emovec("run", run.manifest, "--root", run.layout.root)
     return run
 
 
