@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,9 +18,21 @@ from filelock import FileLock, Timeout
 
 from store.atomic import write_text
 
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that have no flock, or were mounted without it."""
+
 
 class RunLocked(Exception):
     """Another process writes to this run; the message names host, process and time."""
+
+
+class NoLock(OSError):
+    """A file system cannot keep two writers apart."""
+
+    def __init__(self, folder: Path, why: OSError):
+        what = f"{folder}: its file system has no flock ({os.strerror(why.errno or 0)}), so that "
+        what += "nothing would keep two runs apart; mount it with locks, or choose another --root"
+        super().__init__(what)
 
 
 @contextmanager
@@ -31,14 +44,20 @@ def run_lock(file: Path) -> Iterator[None]:
 
     Raises:
         RunLocked: somebody else holds it.
+        NoLock: there are no such locks here; a file that stands for one would outlive a holder
+            that was killed on another host.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     holder_file = file.with_name(file.name + "-holder.json")
-    lock = FileLock(file, timeout=0, thread_local=False)
+    lock = FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         raise RunLocked(f"{file.parent} is in use by {_holder(holder_file)}") from None
+    except OSError as error:
+        if error.errno in NO_FLOCK:
+            raise NoLock(file.parent, error) from None
+        raise
     try:
         me = {
             "host": socket.gethostname(),
@@ -57,6 +76,7 @@ def hold(stream: IO[bytes], file: Path, seconds: float) -> None:
 
     Raises:
         RunLocked: another process has had it for all of these seconds.
+        NoLock: there are no such locks here.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -66,6 +86,10 @@ def hold(stream: IO[bytes], file: Path, seconds: float) -> None:
             if time.monotonic() > deadline:
                 raise RunLocked(f"{file} is being written by another process") from None
             time.sleep(0.2)
+        except OSError as error:
+            if error.errno in NO_FLOCK:
+                raise NoLock(file.parent, error) from None
+            raise
         else:
             return
 
