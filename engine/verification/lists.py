@@ -151,12 +151,24 @@ def vouches_for_itself(key: str) -> bool:
     return "/residuals.zarr/" in key and "/c/" in key
 
 
-def find_missing(layout: Layout, lists: Lists, there: Mapping[str, int], report: Report) -> None:
-    """Find files that an intact list names and that are not there."""
+def find_missing(
+    plan: Plan, layout: Layout, lists: Lists, there: Mapping[str, int], report: Report
+) -> None:
+    """Find files that an intact list names and that are not there.
+
+    A list without its record is what a run leaves that was ended between writing the two: a stage
+    that is not finished, unless a record says that it was read.
+    """
+    records = (read_record(layout.record(s.kind, s.name)) for s in plan.stages.values())
+    read = {stage for record in records if record is not None for stage in record.inputs}
     for stage, digests in lists.stages.items():
-        for key in digests if stage not in lists.damaged else ():
-            if key not in there:
-                report.add(Kind.MISSING, key, stage, "not there")
+        missing = [key for key in digests if stage not in lists.damaged and key not in there]
+        record_file = layout.record(*stage.split(":", 1)).relative_to(layout.run).as_posix()
+        if stage not in read and missing == [record_file]:
+            report.notes.append(f"{stage}: its record is not there; the next run makes it again")
+            continue
+        for key in missing:
+            report.add(Kind.MISSING, key, stage, "not there")
 
 
 def find_unlisted(

@@ -73,7 +73,7 @@ class Look:
 
         whole = self._look_at_journals()
         compare(layout, self.lists, wanted - shards, {}, report, tell)
-        find_missing(layout, self.lists, self._there, report)
+        find_missing(plan, layout, self.lists, self._there, report)
         self._records = look_at_records(plan, layout, report)
         self._look_at_corpora(whole)
         checks = self._open_cells()
