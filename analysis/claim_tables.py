@@ -29,7 +29,7 @@ COLUMNS = (
 )
 SUMMARY = (
     *("claim", "model", "corpus", "corpus_b", "choices", "holds", "fails", "undecided"),
-    *("summary", "turns_on", "artefact", "random_twin"),
+    *("summary", "turns_on", "artefact", "random_twin", "fingerprint", "fingerprint_b"),
 )
 
 
@@ -99,6 +99,7 @@ def summary_table(claims: pd.DataFrame, cells: list[CellResults]) -> pd.DataFram
                 "summary": summary,
                 "turns_on": " ".join([*turns, *(f"({name})" for name in leans)]),
                 "artefact": ", ".join(_artefacts(some, named)),
+                **{name: some[name].iloc[0] for name in ("fingerprint", "fingerprint_b")},
             }
         )
     found = pd.DataFrame(rows, columns=list(SUMMARY))
@@ -130,7 +131,10 @@ def profiles_table(cells: list[CellResults]) -> pd.DataFrame:
 
 
 def norms_table(cells: list[CellResults]) -> pd.DataFrame:
-    """Return how far sets of norms agree on each corpus' emotions: r and Spearman's rho, n."""
+    """Return how far sets of norms agree on each corpus' emotions: r and Spearman's rho, n.
+
+    A row's fingerprint is that of the first cell that reads its corpus.
+    """
     rows = []
     seen = set()
     for cell in cells:
@@ -144,7 +148,9 @@ def norms_table(cells: list[CellResults]) -> pd.DataFrame:
             found = correlate(x, y)
             figures = {"n": found.n, "r": found.r, "rho": correlate(x, y, ranks=True).r}
             rows.append({"corpus": cell.corpus, "axis": axis, "norms": a, "norms_b": b, **figures})
-    return pd.DataFrame(rows, columns=["corpus", "axis", "norms", "norms_b", "n", "r", "rho"])
+            rows[-1]["fingerprint"] = cell.fingerprint[:FINGERPRINT_DIGITS]
+    columns = ["corpus", "axis", "norms", "norms_b", "n", "r", "rho", "fingerprint"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _subjects(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.directions import MIN_RATED
 from analysis.resampling import MAX_UNDRAWN
-from analysis.results import CellResults
+from analysis.results import FINGERPRINT_DIGITS, CellResults
 
 MAX_NAMES = 200
 """Names given of each exclusion; the rest is counted."""
@@ -26,9 +26,9 @@ def exclusions_table(cells: list[CellResults]) -> pd.DataFrame:
     `intervals` that are missing in some `layers`, or a `neutral basis` of too few texts; `other`
     is the corpus or model that a cell is compared with. An empty field means all.
     """
-    rows = [row for cell in cells for row in _of_cell(cell)]
+    rows = [row | _made_by(cell) for cell in cells for row in _of_cell(cell)]
     rows += [row for a, b in combinations(cells, 2) for row in _of_pair(a, b)]
-    empty = dict.fromkeys((*COLUMNS, "names", "why"), "")
+    empty = dict.fromkeys((*COLUMNS, "names", "why", "fingerprint", "fingerprint_b"), "")
     return pd.DataFrame([empty | row for row in rows], columns=list(empty))
 
 
@@ -154,7 +154,12 @@ def _of_pair(a: CellResults, b: CellResults) -> Iterator[dict[str, Any]]:
         if alone:
             named = {"model": here.model, "corpus": here.corpus, "other": other}
             why = f"not in {there.model}@{there.corpus}, left out of comparisons with it"
-            yield {**named, **_named("emotions", alone), "why": why}
+            yield {**named, **_named("emotions", alone), "why": why, **_made_by(here, there)}
+
+
+def _made_by(cell: CellResults, other: CellResults | None = None) -> dict[str, str]:
+    both = {"fingerprint": cell, "fingerprint_b": other}
+    return {key: "" if c is None else c.fingerprint[:FINGERPRINT_DIGITS] for key, c in both.items()}
 
 
 def _named(what: str, names: Sequence[str]) -> dict[str, Any]:

@@ -241,7 +241,8 @@ def describe_corpora(ledger: Ledger, here: Workers) -> None:
         with ledger.failing([stage.id]):
             jobs = [_description_job(ledger, here, name) for name in names]
             futures = [here.submit(tasks.describe_corpus, job) for job in jobs]
-            figures = here.do(tasks.write_corpus_tables, futures, str(ledger.layout.tables))
+            tables = str(ledger.layout.tables)
+            figures = here.do(tasks.write_corpus_tables, futures, tables, stage.fingerprint)
             ledger.finish(stage, started, figures)
 
 

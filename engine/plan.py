@@ -29,11 +29,11 @@ from store.shards import group_attributes, missing_shards, n_shards, shard_texts
 VERSIONS = {
     "generate": 2,
     "import": 2,
-    "describe": 1,
+    "describe": 2,
     "extract": 3,
     "words": 1,
     "analyze": 7,
-    "tables": 8,
+    "tables": 9,
     "figures": 6,
     "steer": 1,
     "effects": 1,

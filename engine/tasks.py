@@ -242,11 +242,11 @@ def describe_corpus(job: dict[str, Any]) -> Description:
     )
 
 
-def write_corpus_tables(found: list[Description], folder: str) -> dict[str, Any]:
+def write_corpus_tables(found: list[Description], folder: str, fingerprint: str) -> dict[str, Any]:
     """Write the tables over all corpora."""
     from store.results import write_tables as write
 
-    files = write(Path(folder), corpus_tables(found))
+    files = write(Path(folder), corpus_tables(found, fingerprint))
     flagged = {d.corpus: {k: n for k, n in d.flagged.items() if n} for d in found}
     return {"files": len(files), "flagged": {k: counts for k, counts in flagged.items() if counts}}
 

@@ -82,6 +82,48 @@ def test_a_run_leaves_what_others_rely_on(finished: tuple[Path, Path, str]) -> N
     assert (geometry["n_emotions"] == len(EMOTIONS)).all()
 
 
+def test_every_row_of_every_table_says_what_made_it(tiny_model: Path, tmp_path: Path) -> None:
+    """Two models, two corpora of different emotions and two norms, so that no table is empty."""
+    write_corpus_files(tmp_path)
+    texts = {"stories": "stories.jsonl", "neutral": "neutral.txt"}
+    one = tmp_path / "stories.jsonl"
+    told = [json.loads(line) for line in one.read_text().splitlines()]
+    again = [{**row, "topic": "a letter", "stories": row["stories"][:2]} for row in told]
+    for number, row in enumerate(again):
+        row["stories"] = [f"{story} {number}" for story in row["stories"]]
+    one.write_text("".join(json.dumps(row) + "\n" for row in [*told, *again]))
+    (tmp_path / "other.jsonl").write_text(one.read_text().replace('"bored"', '"afraid"'))
+    rows = [f"{emotion},{n},{-n}" for n, emotion in enumerate(EMOTIONS)]
+    (tmp_path / "mine.csv").write_text("\n".join(["word,valence,arousal", *rows]))
+    manifest = write_manifest(
+        tmp_path,
+        tiny_model,
+        models={name: {"path": str(tiny_model)} for name in ("tiny", "again")},
+        corpora={
+            "own": {"import": texts},
+            "other": {"import": {**texts, "stories": "other.jsonl"}},
+        },
+        extraction={"max_tokens": 256, "windows": ["no-first"], "layers": [0, 1]},
+        analysis={"norms": ["glasgow", "mine.csv"], "bootstraps": 100, "permutations": 100},
+    )
+    emovec("analyze", manifest, "--root", tmp_path / "runs")
+    layout = Layout(tmp_path / "runs", "study")
+    prints = yaml.safe_load(layout.manifest.read_text())["resolved"]["fingerprints"]
+    made = {key: value[:16] for key, value in prints.items()}
+    analyses = {made[key] for key in made if key.startswith("analyze:")}
+    assert len(analyses) == 4
+    for table in (*CORPUS_TABLES, *TABLES):
+        rows = pd.read_csv(layout.tables / f"{table}.csv", dtype=str, keep_default_na=False)
+        assert len(rows), table
+        known = {made["describe:all"]} if table in CORPUS_TABLES else analyses
+        assert set(rows["fingerprint"]) <= known, table
+        if "fingerprint_b" in rows:
+            assert set(rows["fingerprint_b"]) <= known | {""}, table
+            paired = [c for c in ("corpus_b", "model_b", "other") if c in rows]
+            named = (rows[paired] != "").any(axis=1)
+            assert (named == (rows["fingerprint_b"] != "")).all(), table
+
+
 def test_studies_that_run_together_share_the_load_of_a_model(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -93,18 +93,20 @@ def describe(
     )
 
 
-def corpus_tables(found: Sequence[Description]) -> dict[str, pd.DataFrame]:
+def corpus_tables(found: Sequence[Description], fingerprint: str) -> dict[str, pd.DataFrame]:
     """Return `corpora` (a row for each corpus and norms) and `corpus_emotions` (and emotion).
 
     refused_* count replies that a check of today refuses (the first that a reply fails);
     refused_duplicate counts texts withdrawn. NaN for an imported corpus. flagged_* count texts in
-    the corpus that break a check.
+    the corpus that break a check. `identity` is of the corpus' content, `fingerprint` of the stage
+    that describes it.
     """
     import pandas as pd
 
     from analysis.corpus import content_row, emotion_rows, summary_row
 
     corpora, emotions = [], []
+    made_by = {"fingerprint": fingerprint[:FINGERPRINT_DIGITS]}
     for d in found:
         about = {"corpus": d.corpus, "source": d.source}
         for norms in d.norms:
@@ -119,6 +121,7 @@ def corpus_tables(found: Sequence[Description]) -> dict[str, pd.DataFrame]:
                     **_refused_columns(d.refusals),
                     **{f"flagged_{check}": d.flagged.get(check, 0) for check in TEXT_CHECKS},
                     "identity": d.identity[:FINGERPRINT_DIGITS],
+                    **made_by,
                 }
             )
             if d.refusals is not None:
@@ -130,7 +133,7 @@ def corpus_tables(found: Sequence[Description]) -> dict[str, pd.DataFrame]:
         if column not in table:
             table[column] = float("nan")
     first = ["corpus", "source", "norms", "emotion"]
-    table = table[[*first, *(c for c in table.columns if c not in first)]]
+    table = table[[*first, *(c for c in table.columns if c not in first)]].assign(**made_by)
     return {"corpora": pd.DataFrame(corpora), "corpus_emotions": table}
 
 
