@@ -11,6 +11,7 @@ something took too long: a machine may sleep.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,8 +289,8 @@ def require_whole(run: Run, model: Run) -> None:
     for status in run.plan.inspect(run.layout).values():
         if status.state is not State.DONE:
             continue
-        keys = output_keys(run.layout, status.stage)
-        assert keys == output_keys(model.layout, status.stage), status.stage.id
+        keys, wanted = (set(output_keys(r.layout, status.stage)) for r in (run, model))
+        assert keys == wanted, (status.stage.id, keys ^ wanted)
         for key in keys:
             one, other = (r.layout.run / key for r in (run, model))
             assert one.read_bytes() == other.read_bytes(), key
@@ -331,14 +332,6 @@ def resume(run: Run) -> None:
     require_none_left(token)
 
 
-def lives(moments: Sequence[Moment], kinds: Sequence[str]) -> Iterator[list[Moment]]:
-    """Divide moments among lives, in the order of their stages."""
-    size = PER_KIND * (len(kinds) + 1)
-    order = [BEGINNING, *kinds]
-    for first in range(0, len(moments), size):
-        yield sorted(moments[first : first + size], key=lambda m: order.index(m.kind))
-
-
 def end_anywhere(
     prepared: Run,
     model: Run,
@@ -349,6 +342,8 @@ def end_anywhere(
     tell: bool = False,
 ) -> Count:
     """End a run at every moment, resume it each time, and hold all against an undisturbed one.
+
+    A moment that a run did not live to see is tried again earlier, in another life.
 
     Args:
         prepared: a run that was not begun.
@@ -362,16 +357,23 @@ def end_anywhere(
     Raises:
         AssertionError: something is not as it has to be.
     """
-    count, number = Count(), 0
-    for life in lives(moments, kinds_of(prepared)):
+    count, number, waiting = Count(), 0, list(moments)
+    order = [BEGINNING, *kinds_of(prepared)]
+    while waiting:
         run = copy_prepared(prepared, folder / f"life-{count.lives}")
         count.lives += 1
-        for moment in life:
+        size = PER_KIND * len(order)
+        life = sorted(waiting[:size], key=lambda moment: order.index(moment.kind))
+        waiting = waiting[size:]
+        while life:
+            moment = life.pop(0)
             how, number = hows[number % len(hows)], number + 1
             struck = strike(run, moment, pace, sending(how))
             _require_clean(struck, how)
             if struck.hit is None:
                 count.late += 1
+                waiting += [dataclasses.replace(moment, share=moment.share / 2), *life]
+                life = []
             else:
                 count.hits[struck.hit] += 1
             count.partials += bool(partials(run))
@@ -393,7 +395,8 @@ def _require_clean(struck: Strike, how: signal.Signals) -> None:
     if struck.hit is None:
         assert struck.code == 0, struck.error
     elif how is signal.SIGKILL:
-        assert struck.code == -signal.SIGKILL, struck.error
+        by_itself = struck.hit == END and struck.code == 0
+        assert struck.code == -signal.SIGKILL or by_itself, struck.error
     elif struck.code != 0 or struck.hit not in (END, BEGINNING):
         assert struck.code == 130, (struck.hit, struck.error)
         assert struck.error.splitlines() == ["interrupted; the same command goes on from here"]

@@ -43,19 +43,17 @@ def small(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Undistu
     return undisturbed(tmp_path_factory.mktemp("small"), tiny_model, steering=False)
 
 
-def test_a_run_that_is_ended_in_every_way_ends_with_the_same_bytes(
+def test_a_run_that_is_stopped_and_killed_on_its_way_ends_with_the_same_bytes(
     small: Undisturbed, tmp_path: Path
 ) -> None:
     moments = [
         Moment("extract", 0.8, by_files=False),
         Moment("analyze", 0.5, by_files=True),
-        Moment("tables", 0.5, by_files=True),
         Moment("figures", 0.5, by_files=True),
     ]
-    hows = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
+    hows = [signal.SIGTERM, signal.SIGKILL, signal.SIGKILL]
     count = end_anywhere(*small, tmp_path, moments, hows)
-    assert count.struck + count.late == 4
-    assert count.struck >= 3
+    assert count.struck == len(moments)
 
 
 @pytest.mark.slow
@@ -65,7 +63,7 @@ def test_kills_at_random_moments_of_every_stage(tiny_model: Path, tmp_path: Path
     kinds = kinds_of(runs[0])
     count = end_anywhere(*runs, tmp_path, draw(random.Random(1), kinds, KILLS))
     print(count)
-    assert count.struck >= 0.9 * KILLS
+    assert count.struck == KILLS
     if 3 * len(kinds) <= KILLS:
         lasting = {"extract", "words", "analyze", "steer", "tables", "figures"}
         assert {BEGINNING, *lasting} <= set(count.hits)
@@ -79,4 +77,4 @@ def test_stops_and_interruptions_at_random_moments_of_every_stage(
     moments = draw(random.Random(2), kinds_of(small[0]), max(4, KILLS // 2))
     count = end_anywhere(*small, tmp_path, moments, [signal.SIGTERM, signal.SIGINT])
     print(count)
-    assert count.struck >= 0.9 * len(moments)
+    assert count.struck == len(moments)
