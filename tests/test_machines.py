@@ -294,43 +294,6 @@ def test_workers_with_other_libraries_are_told_of_and_recorded(
     assert record["figures"]["other_versions"] == [said]
 
 
-@pytest.mark.slow
-def test_a_job_that_reaches_its_time_limit_ends_cleanly_and_the_next_one_goes_on(
-    slurm: Slurm, tiny_model: Path, tmp_path: Path
-) -> None:
-    """Jobs of four minutes, whose workers end after two, for work of about three."""
-    write_corpus_files(tmp_path, per_emotion=400, neutral=8)
-    windows = [{"name": f"from-{start}", "start": start} for start in range(0, 40, 4)]
-    extraction = {"max_tokens": 256, "batch_tokens": 256, "windows": windows}
-    manifest = write_manifest(tmp_path, slow_model(tmp_path), extraction=extraction)
-    emovec("extract", manifest, "--root", tmp_path / "home")
-    profile = slurm_profile(tmp_path, jobs=1, time="00:04:00")
-    command = [*EMOVEC, "extract", str(manifest), "--root", str(tmp_path / "runs")]
-    process = subprocess.Popen(
-        [*command, "--profile", str(profile)], cwd=ROOT, env=slurm.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    jobs: set[str] = set()
-    try:
-        while process.poll() is None:
-            jobs |= set(slurm.running())
-            time.sleep(0.5)
-        printed, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0, printed
-    assert len(jobs) >= 2, jobs
-    states = slurm.say("scontrol", "show", "job", min(jobs, key=int))
-    assert "TIMEOUT" not in states, states  # its workers ended before the limit
-    store = f"study/cells/{CELLS[0]}/residuals.zarr"
-    assert_same_bytes(tmp_path / "runs" / store, tmp_path / "home" / store)
-
-
-def slow_model(folder: Path) -> Path:
-    """Return a model that reads some ten thousand short texts in minutes."""
-    return make_tiny_model(folder / "slow", layers=48)
-
-
 def test_workers_of_a_job_share_its_cpus_and_gpus() -> None:
     before = os.sched_getaffinity(0), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
