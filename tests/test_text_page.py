@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from analysis.detection import leading_emotions
+from analysis.report.tints import FAINT
 from engine.detection.output import About
 from engine.detection.page import MAX_SHOWN, PageWriter
 from engine.detection.reading import Piece
@@ -35,7 +36,7 @@ def pieces(words: list[str], number: int, name: str, seed: int) -> Iterator[Piec
     spans.insert(2, spans[2])
     shown = [text[a:b] for a, b in spans]
     shown[3] = ""
-    score = np.random.default_rng(seed).normal(0.5, 1.5, (len(spans), len(LAYERS), len(EMOTIONS)))
+    score = np.random.default_rng(seed).normal(1.5, 3, (len(spans), len(LAYERS), len(EMOTIONS)))
     score[0] = np.nan
     for part, last in ((slice(0, 4), False), (slice(4, None), True)):
         yield Piece(
@@ -148,7 +149,7 @@ def test_the_page_works_from_disk(made: tuple[Path, list[list[Piece]]], look: st
             for span in browser.find_elements(By.CSS_SELECTOR, "#tokens span")
         ]
         leading = leading_emotions(scores[0][:, 1], 8)
-        want = np.nan_to_num(scores[0][:, 1, leading].max(axis=1), nan=-1) >= 0.995
+        want = np.nan_to_num(scores[0][:, 1, leading].max(axis=1), nan=-1) >= FAINT - 0.005
         assert tinted == want.tolist()
         spans[5].click()
         said = browser.find_element(By.ID, "token-says").text

@@ -119,6 +119,7 @@ def build_text_page(
         cell=cell,
         window=window,
         unit=unit,
+        faint=f"{FAINT:g}",
         data=packed(visible_in(data)),
     )
 
