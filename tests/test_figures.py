@@ -29,6 +29,7 @@ from analysis.figures import (
     trajectories,
     valence_direction_cosines,
 )
+from analysis.figures.detection import SHOWN, detection
 from analysis.figures.labels import decimal, place_labels
 from analysis.figures.style import STYLE, looks_of
 from analysis.geometry_table import geometry_table, peaks
@@ -512,3 +513,16 @@ def test_label_without_a_free_place_is_left_out_unless_all_are_wanted():
     assert np.isnan(place_labels(anchor, size, bounds, everywhere, (3.0,))).all()
     kept = place_labels(anchor, size, bounds, everywhere, (3.0,), keep_all=True)
     assert np.isfinite(kept).all()
+
+
+def test_detection_draws_the_share_that_results_hold() -> None:
+    cells = [make_cell("small", "stories", 1), make_cell("large", "stories", 3)]
+    figure = detection(cells, "no-first", LOOKS)
+    for ax, top in zip(figure.axes, SHOWN, strict=True):
+        drawn = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == N_LAYERS]
+        for cell in cells:
+            found = cell.results.sel(window="no-first", top=top, layer=slice(0, None))
+            for name in ("detected", "detected_by_chance"):
+                want = found[name].to_numpy()
+                assert np.isfinite(want).any()
+                assert any(np.array_equal(line, want, equal_nan=True) for line in drawn), name
