@@ -11,10 +11,12 @@ import itertools
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,16 +69,18 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         mine, its = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "engine.child_main", str(its.fileno())]
+        self._sockets = tempfile.mkdtemp(prefix="emovec-")
+        passed = str(its.fileno())
+        command = [sys.executable, "-P", "-m", "engine.child_main", passed]
         with log.open("ab") as stream:
             self._guard = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(GUARD), str(its.fileno()), *command],
+                [sys.executable, "-S", "-E", str(GUARD), self._sockets, passed, *command],
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 pass_fds=(its.fileno(),),
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env={"VLLM_RPC_BASE_PATH": self._sockets, **os.environ, **(environment or {})},
             )
         its.close()
         self._socket = mine
@@ -154,5 +158,6 @@ class Child:
         with suppress(ProcessLookupError):  # a guard that was killed itself has ended nothing
             os.killpg(self._guard.pid, signal.SIGKILL)
         self._guard.wait()
+        shutil.rmtree(self._sockets, ignore_errors=True)  # what was made while the guard ended
         self._listener.join(timeout=10)  # until the group, which holds the other end, is gone
         self._socket.close()

@@ -80,6 +80,11 @@ class Slurm:
         rows = self.say("squeue", "-h", "-t", "RUNNING", "-o", "%A %N").splitlines()
         return dict(row.split() for row in rows)
 
+    def states(self) -> dict[str, str]:
+        """Return the state of each job by its number, of those that ended within minutes too."""
+        rows = self.say("squeue", "-h", "-t", "all", "-o", "%A %T").splitlines()
+        return dict(row.split() for row in rows)
+
 
 @contextmanager
 def slurm_cluster(folder: Path) -> Iterator[Slurm]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ for line in connection.makefile("rb"):
     task, number = question["task"], question["number"]
     if task == "pids":
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        socket.socket(socket.AF_UNIX).bind(os.environ["VLLM_RPC_BASE_PATH"] + "/s")
         answer = {"result": [os.getpid(), helper.pid]}
     elif task == "events":
         event = {"number": number, "event": {"n": 1}}
@@ -49,6 +51,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     (tmp_path / "engine" / "child_main.py").write_text(SERVER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # so that it is looked up again
     started: list[Child] = []
 
     def begin() -> Child:
@@ -67,6 +72,14 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def left_behind(folder: Path, seconds: float = 10) -> list[Path]:
+    """Return the sockets that are still there after so long at most."""
+    deadline = time.monotonic() + seconds
+    while (left := list((folder / "tmp").rglob("*"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def zombie(pid: int) -> bool:
@@ -108,16 +121,22 @@ def test_an_error_may_speak_of_a_lost_process_or_say_all(start: Callable[[], Chi
     assert full.value.tail() == []
 
 
-def test_stopping_ends_the_child_and_all_it_started(start: Callable[[], Child]) -> None:
+def test_stopping_ends_the_child_and_all_it_started(
+    start: Callable[[], Child], tmp_path: Path
+) -> None:
     child = start()
     pids = child.call("pids", {}, lambda event: None)
+    assert list((tmp_path / "tmp").rglob("s"))
     child.stop()
     assert gone(pids)
+    assert not list((tmp_path / "tmp").rglob("*"))
     assert not child.alive
 
 
 @pytest.mark.parametrize("victim", ["child", "guard"])
-def test_nothing_outlives_a_killed_part(start: Callable[[], Child], victim: str) -> None:
+def test_nothing_outlives_a_killed_part(
+    start: Callable[[], Child], tmp_path: Path, victim: str
+) -> None:
     child = start()
     pids = child.call("pids", {}, lambda event: None)
     guard = psutil.Process(pids[0]).parent()
@@ -128,6 +147,7 @@ def test_nothing_outlives_a_killed_part(start: Callable[[], Child], victim: str)
         child.call("events", {}, lambda event: None)
     child.stop()
     assert gone([*pids, guard.pid])
+    assert not list((tmp_path / "tmp").rglob("*"))
 
 
 OWNER = """
@@ -154,3 +174,4 @@ def test_nothing_outlives_a_killed_owner(tmp_path: Path, start: Callable[[], Chi
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     assert gone(pids)
+    assert not left_behind(tmp_path)

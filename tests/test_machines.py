@@ -138,6 +138,39 @@ def test_slurm_jobs_survive_scancel_and_give_the_bits_of_one_machine(
         time.sleep(0.5)
 
 
+@pytest.mark.slow
+def test_slurm_jobs_end_before_their_time_limit_and_the_next_go_on(
+    slurm: Slurm, tiny_model: Path, tmp_path: Path
+) -> None:
+    """One job at a time, of the least time there may be: several are needed, none is cut off."""
+    write_corpus_files(tmp_path, per_emotion=6000, neutral=8)
+    manifest = write_manifest(tmp_path, tiny_model)
+    profile, root = slurm_profile(tmp_path, jobs=1, time="00:04:00"), tmp_path / "runs"
+    before = set(slurm.states())
+    process = subprocess.Popen(
+        [*EMOVEC, "extract", str(manifest), "--root", str(root), "--profile", str(profile)],
+        cwd=ROOT, env=slurm.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    states: dict[str, str] = {}
+    try:
+        while process.poll() is None:
+            now = slurm.states()
+            states |= {job: state for job, state in now.items() if job not in before}
+            time.sleep(1)
+        printed = process.communicate()[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0, printed
+    last = max(states, key=int)
+    assert len(states) > 1, printed
+    ended = {job: state for job, state in states.items() if job != last}
+    assert set(ended.values()) == {"COMPLETED"}, states  # neither TIMEOUT nor CANCELLED
+    store = "study/cells/tiny@own/residuals.zarr"
+    emovec("extract", manifest, "--root", tmp_path / "home")
+    assert_same_bytes(root / store, tmp_path / "home" / store)
+
+
 def test_what_slurm_does_not_take_is_one_line_and_nothing_is_begun(
     slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
 ) -> None:
