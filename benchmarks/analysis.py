@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import tempfile
 import threading
 import time
@@ -55,7 +56,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary) / "residuals.zarr"
-        _make(store, options.texts, options.layers, options.width)
+        # In a process of its own: what making leaves in memory is no part of an analysis.
+        shape = (store, options.texts, options.layers, options.width)
+        maker = multiprocessing.get_context("spawn").Process(target=_make, args=shape)
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"the store could not be made (exit code {maker.exitcode})")
         with Memory() as memory:
             seconds, tables = _analyse(store, Path(temporary), options.cells, options.norms)
     peak = memory.peak / 2**30

@@ -63,8 +63,19 @@ SHAPES: dict[str, dict[str, Any]] = {
         "head_dim": 64,
         "vocab_size": 49_152,
     },
+    "deep": {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "vocab_size": 49_152,
+    },
 }
-"""Configurations as published on the models' pages; `small` is of our own, for quick trials."""
+"""Configurations as published on the models' pages; two are of our own: `small` for quick trials,
+`deep` with about as many layers as the paper's models and little else."""
 
 
 def builtin_folder() -> Path:
@@ -103,18 +114,20 @@ def benchmark_model(model: str | None, weights: str, scratch: Path) -> tuple[str
     return f"{name}, random weights", target
 
 
-def write_random_model(folder: Path, shape: str, tokenizer: Path) -> None:
+def write_random_model(folder: Path, shape: str, tokenizer: Path, seed: int = 0) -> None:
     """Write a model of a shape in bfloat16 to a folder, with the tokenizer of another model."""
-    _write_random_model(folder, SHAPES[shape], tokenizer)
+    _write_random_model(folder, SHAPES[shape], tokenizer, seed)
 
 
-def _write_random_model(folder: Path, settings: dict[str, Any], tokenizer: Path) -> None:
+def _write_random_model(
+    folder: Path, settings: dict[str, Any], tokenizer: Path, seed: int = 0
+) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     others = {k: v for k, v in settings.items() if k not in ("model_type", "transformers_version")}
     config = AutoConfig.for_model(settings["model_type"], **others)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from engine.device import has_gpu
 
-PARTS = ("generation", "extraction", "analysis", "storage", "machines", "steering", "reading")
+PARTS = (
+    "generation",
+    "extraction",
+    "analysis",
+    "page",
+    "storage",
+    "machines",
+    "steering",
+    "reading",
+)
 
 
 def commands(
@@ -39,6 +48,7 @@ def commands(
         "generation": ["--emotions", "128" if large else "24", *of_model],
         "extraction": ["--texts", "512" if large else "32", *of_model],
         "analysis": ["--layers", "8", "--width", "4096"],
+        "page": ["--models", "2"],
         "storage": ["--texts", "512", *(["--root", root] if root else [])],
         "machines": ["--texts", "2048"],
         "steering": ["--requests", "512" if large else "128", *of_model],
