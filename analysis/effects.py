@@ -1,14 +1,19 @@
-"""What steering does: by condition against no steering, over strengths, and between layers.
+"""What steering does: by condition against no steering, and over strengths.
 
 Intervals are over prompts (Student's, 95 %): each counts once, with the mean of its samples, and
 always beside itself without steering. A measure that a text does not have (no rated word, no
 word at all) is NaN and leaves that prompt out of it, which `n` shows.
+
+An emotion's direction may raise the emotion's own word and nothing else. Measures of words
+therefore come twice for such a direction: with all words, and (`OTHER`) without its own and their
+inflections, with and without steering alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,18 +24,26 @@ from scipy.stats import page_trend_test, spearmanr
 from scipy.stats import t as student_t
 
 from analysis.corpus import story_ratings
-from analysis.words import repeated_share, words_of
+from analysis.settings import AXES
+from analysis.words import find_inflections, repeated_share, words_of
 from manifests.norms import Norms
 
 LEVEL = 0.95
-RANDOM = "random-"
-"""What the names of random directions begin with."""
+RANDOM, MIXTURE = "random-", "mixture-"
+"""What the names of controls begin with: random directions, and random mixtures of the emotions'
+vectors."""
+
+OTHER = "_other"
+"""What a measure's name ends with where the direction's own words are left out."""
 
 MEASURES = {
     "log_odds": "log-odds of positive against negative self-reports, nats",
+    "log_odds_other": "the same without the direction's own words",
     "preference": "log-odds of pleasant against unpleasant choices, nats",
     "valence": "mean rating of the words written, in the norms' scale",
-    "arousal": "the same",
+    "valence_other": "the same without the direction's own words",
+    "arousal": "mean rating of the words written, in the norms' scale",
+    "arousal_other": "the same without the direction's own words",
     "nll": "nats a token of what was written, as the unsteered model finds it (the logarithm "
     "of its perplexity)",
     "repetition": "share of 5-word runs that stand in the text before",
@@ -38,11 +51,18 @@ MEASURES = {
 }
 """What is measured, and in which units."""
 
+DAMAGE = ("nll", "repetition")
+"""Measures that tell whether a model is broken: either sign may break it, so they are followed over
+the size of the strength."""
+
 WHERE = ["direction", "source_layer", "layer", "strength"]
 """What a condition is told by; direction "" and layers -1 where nothing is added."""
 
 Condition = tuple[str, int, int, float]
 UNSTEERED: Condition = ("", -1, -1, 0.0)
+Values = dict[str, dict[Condition, Float64[ndarray, " prompt"]]]
+"""By measure and condition: a value for each prompt, NaN where it has none. What a direction is
+held against stands under its name with strength 0 where that is not simply UNSTEERED."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,11 @@ class SteeredCell:
         corpus: whose directions were used.
         n_layers: blocks of the model.
         rows: of its journal.
+        positive: ends of self-reports.
+        negative: the opposite ends; a scored row has log-probabilities of both, in this order.
+        norms: that rate the words written.
         cosines: of directions at every two layers, by direction: layers and [layer, layer].
+        held_out: by axis and layer, r of the ratings with emotions that the direction never saw.
         fingerprint: of the stage that made it.
     """
 
@@ -62,42 +86,63 @@ class SteeredCell:
     corpus: str
     n_layers: int
     rows: Sequence[dict[str, Any]]
+    positive: Sequence[str]
+    negative: Sequence[str]
+    norms: Norms
     cosines: dict[str, tuple[list[int], Float64[ndarray, "layer layer"]]]
+    held_out: dict[str, dict[int, float]]
     fingerprint: str
 
+    @cached_property
+    def texts(self) -> pd.DataFrame:
+        """Every text that was written (`written_texts`)."""
+        return written_texts(self.rows, self.norms)
 
-def effect_tables(cells: Sequence[SteeredCell], norms: Norms) -> dict[str, pd.DataFrame]:
-    """Return every table of steering.
-
-    Args:
-        cells: what was measured.
-        norms: that rate the words written.
-
-    Returns:
-        `steering`: a row for each condition and measure. `steering_trends`: over strengths.
-        `transfer`: every two layers. `steered_texts`: what was written.
-    """
-    found: dict[str, list[pd.DataFrame]] = {}
-    for cell in cells:
-        texts = written_texts(cell.rows, norms)
-        values = measured(cell.rows, texts)
-        tables = {
-            "steering": effects(values),
-            "steering_trends": trends(values),
-            "transfer": transfers(values, cell.cosines),
-            "steered_texts": texts,
+    @cached_property
+    def log_p(self) -> dict[Condition, Float64[ndarray, "beginning end"]]:
+        """Log-probabilities of the ends of self-reports by condition, in nats."""
+        return {
+            _condition(row): np.array(row["log_p"], dtype=float)
+            for row in self.rows
+            if row["row"] == "scored"
         }
-        about = {"model": cell.model, "corpus": cell.corpus}
-        for name, table in tables.items():
-            labelled = table.assign(**about, fingerprint=cell.fingerprint)
-            if "layer" in labelled:
-                labelled["depth"] = (labelled["layer"] / cell.n_layers).where(
-                    labelled["layer"] >= 0
-                )
-            first = [*about, *(c for c in table.columns)]
-            rest = [c for c in labelled.columns if c not in first]
-            found.setdefault(name, []).append(labelled[[*first, *rest]])
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+
+    def log_odds(
+        self, condition: Condition, direction: str = ""
+    ) -> Float64[ndarray, " beginning"] | None:
+        """Return log P(any positive end) - log P(any negative end) under a condition, in nats.
+
+        Args:
+            condition: one that was scored.
+            direction: whose own words are left out.
+
+        Returns:
+            None where no positive or no negative end is left.
+        """
+        ends = [*self.positive, *self.negative]
+        own = [bool(direction) and _holds(direction, end) for end in ends]
+        n = len(self.positive)
+        sides = [[i for i in where if not own[i]] for where in (range(n), range(n, len(ends)))]
+        if not all(sides):
+            return None
+        positive, negative = (
+            np.logaddexp.reduce(self.log_p[condition][:, side], axis=1) for side in sides
+        )
+        return np.asarray(positive - negative)
+
+    def has_own_end(self, direction: str) -> bool:
+        """Tell whether an end of the self-reports is a direction's own word."""
+        return any(_holds(direction, end) for end in (*self.positive, *self.negative))
+
+    @cached_property
+    def values(self) -> Values:
+        """Every measure under every condition."""
+        return _measured(self)
+
+
+def _holds(direction: str, text: str) -> bool:
+    words = words_of(text.replace("-", " "))
+    return next(find_inflections(direction, words), None) is not None
 
 
 def written_texts(rows: Iterable[dict[str, Any]], norms: Norms) -> pd.DataFrame:
@@ -130,25 +175,60 @@ def written_texts(rows: Iterable[dict[str, Any]], norms: Norms) -> pd.DataFrame:
     return order.sort_values([*WHERE, "prompt", "sample"], ignore_index=True)
 
 
-Values = dict[str, dict[Condition, Float64[ndarray, " prompt"]]]
-"""By measure and condition: a value for each prompt, NaN where it has none."""
-
-
-def measured(rows: Iterable[dict[str, Any]], texts: pd.DataFrame) -> Values:
-    """Return each measure's value for every condition and prompt."""
+def _measured(cell: SteeredCell) -> Values:
     found: Values = {name: {} for name in MEASURES}
-    for row in rows:
-        if row["row"] == "scored":
-            for name in ("log_odds", "preference"):
-                if row[name] is not None:
-                    found[name][_condition(row)] = np.array(row[name], dtype=float)
-    written = [name for name in MEASURES if name in texts.columns]
+    emotions = [
+        name
+        for name in dict.fromkeys(direction for direction, *_ in cell.log_p)
+        if name and name not in AXES and not is_control(name)
+    ]
+    for condition in cell.log_p:
+        whole = cell.log_odds(condition)
+        assert whole is not None
+        found["log_odds"][condition] = whole
+    for emotion in filter(cell.has_own_end, emotions):
+        for condition in [c for c in cell.log_p if c[0] in (emotion, "")]:
+            rest = cell.log_odds(condition, emotion)
+            if rest is not None:
+                found["log_odds" + OTHER][_of(emotion, condition)] = rest
+    for row in cell.rows:
+        if row["row"] == "scored" and row["preference"] is not None:
+            found["preference"][_condition(row)] = np.array(row["preference"], dtype=float)
+    written = [name for name in MEASURES if name in cell.texts.columns]
+    for where, by_prompt in _by_prompt(cell.texts, written):
+        for name in written:
+            found[name][where] = by_prompt[name].to_numpy(dtype=float)
+    for emotion in emotions:
+        mine = cell.texts[cell.texts["direction"].isin([emotion, ""])]
+        rated = [story_ratings(text, emotion, cell.norms).mean for text in mine["text"]]
+        names = [axis + OTHER for axis in AXES]
+        mine = mine.assign(**dict(zip(names, np.array(rated).reshape(-1, 2).T, strict=True)))
+        for where, by_prompt in _by_prompt(mine, names):
+            for name in names:
+                found[name][_of(emotion, where)] = by_prompt[name].to_numpy(dtype=float)
+    return found
+
+
+def _of(direction: str, condition: Condition) -> Condition:
+    """Return a condition of a direction, its own where nothing is added."""
+    return (direction, *UNSTEERED[1:]) if condition == UNSTEERED else condition
+
+
+def _by_prompt(
+    texts: pd.DataFrame, measures: Sequence[str]
+) -> Iterable[tuple[Condition, pd.DataFrame]]:
     prompts = sorted(texts["prompt"].unique())
     for where, group in texts.groupby(WHERE, sort=False):
-        by_prompt = group.groupby("prompt")[written].mean().reindex(prompts)
-        for name in written:
-            found[name][where] = by_prompt[name].to_numpy(dtype=float)  # type: ignore[index]
-    return found
+        mean = group.groupby("prompt")[list(measures)].mean().reindex(prompts)
+        yield where, mean  # type: ignore[misc]
+
+
+def unsteered(
+    by_condition: dict[Condition, Float64[ndarray, " prompt"]], direction: str
+) -> Float64[ndarray, " prompt"] | None:
+    """Return what a direction's values are held against; None where that was not measured."""
+    own = by_condition.get((direction, *UNSTEERED[1:]))
+    return by_condition.get(UNSTEERED) if own is None else own
 
 
 def effects(values: Values) -> pd.DataFrame:
@@ -156,20 +236,18 @@ def effects(values: Values) -> pd.DataFrame:
 
     Returns:
         Columns WHERE, `measure`, `n` (prompts behind the change), `mean`, `low`, `high`, `change`,
-        `change_low`, `change_high`. Conditions of `transfer` alone are not here.
+        `change_low`, `change_high`. Conditions that no text was written under are not here.
     """
     out = []
     written = set(values["words"])
     for measure, by_condition in values.items():
-        if UNSTEERED not in by_condition:
-            continue
-        base_P = by_condition[UNSTEERED]
         for where, value_P in by_condition.items():
-            if where not in written:
+            base_P = unsteered(by_condition, where[0])
+            if where not in written or base_P is None:
                 continue
             change_P = value_P - base_P
-            mean, low, high = _interval(value_P)
-            change, change_low, change_high = _interval(change_P)
+            mean, low, high = interval(value_P)
+            change, change_low, change_high = interval(change_P)
             if where == UNSTEERED:
                 change_low = change_high = np.nan
             out.append(
@@ -183,12 +261,15 @@ def effects(values: Values) -> pd.DataFrame:
 def trends(values: Values) -> pd.DataFrame:
     """Return how each measure moves with strength, for each direction added where it was found.
 
+    Measures of DAMAGE are followed over the size of the strength, the mean of both signs.
+
     Returns:
-        Columns direction, layer, measure, `n` (prompts with a value at every strength), `slope`
-        (by least squares, for a strength of one mean token norm) with `low` and `high`, `rho`
-        (Spearman's, of the means with strength), `page_p` (two-sided, from Page's (1963) test of an
-        ordered alternative in both directions), and `beyond_random`: the slope's size over the
-        largest of the random directions' at that layer, NaN where there are none.
+        Columns direction, layer, measure, `over` (`strength` or `size`), `n` (prompts with a value
+        at every strength), `slope` (by least squares, for a strength of one mean token norm) with
+        `low` and `high`, `rho` (Spearman's, of the means with strength), `page_p` (two-sided, from
+        Page's (1963) test of an ordered alternative in both directions), `largest` (the mean change
+        of largest size at any strength) and `largest_at` (that strength). Whether a direction moves
+        anything more than others do is not told from these: `analysis.effect_tests`.
     """
     out = []
     for measure, by_condition in values.items():
@@ -196,68 +277,38 @@ def trends(values: Values) -> pd.DataFrame:
         for direction, source, target, strength in by_condition:
             if (direction, source, target, strength) in values["words"] and source == target != -1:
                 curves.setdefault((direction, target), []).append(strength)
-        slopes: dict[tuple[str, int], float] = {}
-        rows = []
         for (direction, layer), found in curves.items():
-            strengths = sorted({0.0, *found})
-            if len(strengths) < 3 or UNSTEERED not in by_condition:
+            base_P = unsteered(by_condition, direction)
+            if base_P is None or len(found) < 2:
                 continue
-            value_PS = np.stack(
-                [
-                    by_condition[UNSTEERED if s == 0 else (direction, layer, layer, s)]
-                    for s in strengths
-                ],
-                axis=1,
-            )
+            added = {s: by_condition[direction, layer, layer, s] for s in found}
+            change = {s: interval(value_P - base_P)[0] for s, value_P in added.items()}
+            largest_at = max(change, key=lambda s: (abs(change[s]), s))
+            by_strength = {0.0: base_P, **added}
+            if measure in DAMAGE:
+                sizes = sorted({abs(s) for s in by_strength})
+                by_strength = {
+                    s: _mean_of([by_strength.get(s), by_strength.get(-s)]) for s in sizes
+                }
+            strengths = sorted(by_strength)
+            value_PS = np.stack([by_strength[s] for s in strengths], axis=1)
             whole_PS = value_PS[np.isfinite(value_PS).all(axis=1)]
-            slope_P = _slopes(whole_PS, strengths)
-            slope, low, high = _interval(slope_P)
-            slopes[direction, layer] = slope
+            slope, low, high = interval(_slopes(whole_PS, strengths))
             rho, p = _monotone(whole_PS, strengths)
-            rows.append((direction, layer, measure, len(whole_PS), slope, low, high, rho, p))
-        for row in rows:
-            random = [
-                abs(s) for (d, layer), s in slopes.items() if is_random(d) and layer == row[1]
-            ]
-            control = np.nan if is_random(row[0]) else max(random, default=np.nan)
-            beyond = abs(row[4]) / control if control > 0 else np.nan
-            out.append((*row, beyond))
-    columns = ["direction", "layer", "measure", "n", "slope", "low", "high", "rho", "page_p"]
-    return pd.DataFrame(out, columns=[*columns, "beyond_random"])
+            over = "size" if measure in DAMAGE else "strength"
+            out.append(
+                (direction, layer, measure, over, len(whole_PS), slope, low, high, rho, p,
+                 change[largest_at], largest_at)
+            )  # fmt: skip
+    columns = ["direction", "layer", "measure", "over", "n", "slope", "low", "high", "rho"]
+    return pd.DataFrame(out, columns=[*columns, "page_p", "largest", "largest_at"])
 
 
-def transfers(
-    values: Values,
-    cosines: dict[str, tuple[list[int], Float64[ndarray, "layer layer"]]],
-) -> pd.DataFrame:
-    """Return what a direction of one layer does at another, and in its own place.
-
-    Returns:
-        Columns direction, source_layer, layer, strength, measure, `n` prompts, `effect` with `low`
-        and `high` (half the difference between adding and subtracting it), and `cosine` of the
-        directions of the two layers.
-    """
-    out = []
-    moved = {(d, s) for at in values.values() for d, source, target, s in at if source != target}
-    for measure, by_condition in values.items():
-        for direction, source, target, strength in by_condition:
-            if (direction, strength) not in moved:
-                continue
-            opposite = (direction, source, target, -strength)
-            if not direction or strength <= 0 or opposite not in by_condition:
-                continue
-            if direction not in cosines:
-                continue
-            half_P = (
-                by_condition[direction, source, target, strength] - by_condition[opposite]
-            ) / 2
-            effect, low, high = _interval(half_P)
-            layers, grid = cosines[direction]
-            cosine = float(grid[layers.index(source), layers.index(target)])
-            n = int(np.isfinite(half_P).sum())
-            out.append((direction, source, target, strength, measure, n, effect, low, high, cosine))
-    columns = [*WHERE, "measure", "n", "effect", "low", "high", "cosine"]
-    return pd.DataFrame(out, columns=columns)
+def _mean_of(
+    values: Sequence[Float64[ndarray, " prompt"] | None],
+) -> Float64[ndarray, " prompt"]:
+    """Return the mean of those that are there, prompt by prompt."""
+    return np.mean([value_P for value_P in values if value_P is not None], axis=0)
 
 
 def direction_cosines(
@@ -273,12 +324,12 @@ def _condition(row: dict[str, Any]) -> Condition:
     return given["direction"], given["source"], given["target"], float(given["strength"])
 
 
-def is_random(direction: str) -> bool:
-    """Tell a random direction, a control, by its name."""
-    return direction.startswith(RANDOM)
+def is_control(direction: str) -> bool:
+    """Tell a control (RANDOM or MIXTURE) by its name."""
+    return direction.startswith((RANDOM, MIXTURE))
 
 
-def _interval(value_P: Float64[ndarray, " prompt"]) -> tuple[float, float, float]:
+def interval(value_P: Float64[ndarray, " prompt"]) -> tuple[float, float, float]:
     """Return mean and Student's interval over prompts, those without a value left out."""
     there_P = value_P[np.isfinite(value_P)]
     if len(there_P) < 2:

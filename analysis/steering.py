@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -10,12 +11,27 @@ from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from analysis.contrasts import ContrastKind, contrast
-from analysis.directions import ESTIMATORS, MIN_RATED, rating_directions
+from analysis.directions import ESTIMATORS, MIN_RATED, folds, held_out_r, rating_directions
 from analysis.settings import AXES
 
 
 class NoDirection(Exception):
     """A direction cannot be had from a cell; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class SteeringDirections:
+    """Unit directions of every layer.
+
+    Attributes:
+        rows: of each name.
+        mixtures: controls: random mixtures of the emotions' vectors.
+        held_out: by axis, r of the ratings with emotions that its direction never saw.
+    """
+
+    rows: dict[str, Float32[ndarray, "layer d_model"]]
+    mixtures: Float32[ndarray, "mixture layer d_model"]
+    held_out: dict[str, Float64[ndarray, " layer"]]
 
 
 def steering_directions(
@@ -26,9 +42,11 @@ def steering_directions(
     *,
     kind: ContrastKind = "both",
     window: str = "no-first",
-    estimator: str = "component",
+    estimator: str = "covariance",
     neutral_variance: float = 0.5,
-) -> dict[str, Float32[ndarray, "layer d_model"]]:
+    mixtures: int = 0,
+    seed: int = 0,
+) -> SteeringDirections:
     """Return unit directions of every layer.
 
     Args:
@@ -40,6 +58,8 @@ def steering_directions(
         window: token window.
         estimator: of `valence` and `arousal` (`analysis.directions`).
         neutral_variance: share of variance of the neutral basis.
+        mixtures: how many; the same weights of the emotions at every layer.
+        seed: decides mixtures, and which emotions are held out together.
 
     Raises:
         NoDirection: the cell has no such emotion, or too few are rated, or a vector is zero.
@@ -50,6 +70,7 @@ def steering_directions(
         raise NoDirection(f"the cell has no emotion {unknown[0]!r}")
     x_LED = contrasts.to_numpy()
     found_LAD = np.full((len(layers), len(AXES), x_LED.shape[2]), np.nan)
+    held_LA = np.full((len(layers), len(AXES)), np.nan)
     if set(names) & set(AXES):
         rated = int(np.isfinite(rating_EA).all(axis=1).sum())
         if rated < MIN_RATED:
@@ -57,8 +78,10 @@ def steering_directions(
                 f"a direction of ratings needs {MIN_RATED} rated emotions, {rated} are rated"
             )
         paired, at = range(len(AXES)), ESTIMATORS.index(estimator)
+        fold_E = folds(emotions, seed)
         for layer, x_ED in enumerate(x_LED):
             found_LAD[layer] = rating_directions(x_ED, rating_EA, paired)[:, at]
+            held_LA[layer] = held_out_r(x_ED @ x_ED.T, rating_EA, paired, fold_E)[:, at]
     out = {}
     for name in names:
         rows_LD = found_LAD[:, AXES.index(name)] if name in AXES else x_LED[:, emotions.index(name)]
@@ -67,7 +90,20 @@ def steering_directions(
             layer = layers[int(np.argmin(length_L > 0))]
             raise NoDirection(f"{name} has no direction at layer {layer} under window {window!r}")
         out[name] = (rows_LD / length_L[:, None]).astype(np.float32)
-    return out
+    held = {axis: held_LA[:, at] for at, axis in enumerate(AXES) if axis in names}
+    return SteeringDirections(out, _mixtures(x_LED, mixtures, seed), held)
+
+
+def _mixtures(
+    x_LED: Float64[ndarray, "layer emotion d_model"], n: int, seed: int
+) -> Float32[ndarray, "mixture layer d_model"]:
+    """Return unit vectors from random weights of the emotions that add up to 0."""
+    there_E = np.isfinite(x_LED).all(axis=(0, 2))
+    weight_ME = np.random.default_rng(seed).standard_normal((n, int(there_E.sum())))
+    weight_ME -= weight_ME.mean(axis=1, keepdims=True)
+    drawn_MLD = np.einsum("me,led->mld", weight_ME, x_LED[:, there_E])
+    drawn_MLD /= np.linalg.norm(drawn_MLD, axis=2, keepdims=True)
+    return np.asarray(drawn_MLD, dtype=np.float32)
 
 
 def random_directions(

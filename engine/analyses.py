@@ -208,16 +208,24 @@ def compare_effects(ledger: Ledger, here: Workers) -> None:
         stage, started = status.stage, time.monotonic()
         layout, steered = ledger.layout, ledger.plan.study.steered
         assert steered is not None
-        journals = {cell.name: str(layout.steering(cell.name)) for cell in steered.cells}
+        cells = [
+            {
+                "name": cell.name,
+                "journal": str(layout.steering(cell.name)),
+                "directions": str(layout.steering_directions(cell.name)),
+                "fingerprint": ledger.plan.stages[f"steer:{cell.name}"].fingerprint,
+                "blocks": ledger.plan.n_blocks(cell.model),
+            }
+            for cell in steered.cells
+        ]
         ledger.begin(stage)
         ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
         with ledger.failing([stage.id]):
             found = here.do(
                 tasks.write_effects,
-                journals,
-                {c.name: str(layout.steering_directions(c.name)) for c in steered.cells},
-                {c.name: ledger.plan.stages[f"steer:{c.name}"].fingerprint for c in steered.cells},
-                {c.name: ledger.plan.n_blocks(c.model) for c in steered.cells},
+                cells,
+                steered.prompts.positive,
+                steered.prompts.negative,
                 steered.norms,
                 str(layout.tables),
                 str(layout.figures),

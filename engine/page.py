@@ -120,7 +120,8 @@ def gather(job: dict[str, Any], carried: int = CARRIED_BYTES) -> RunContent:
 
 def _steering(tables: Path, figures: Path) -> SteeringContent:
     pictures = {name: (figures / f"{name}.png").read_bytes() for name in PICTURES}
-    return SteeringContent(_read_table(tables / "steering_trends.csv"), pictures)
+    names = ("steering_trends", "steering_tests", "transfer", "transfer_layers")
+    return SteeringContent(*(_read_table(tables / f"{name}.csv") for name in names), pictures)
 
 
 def _versions(records: dict[str, list[str]]) -> dict[str, dict[str, str]]:

@@ -35,9 +35,9 @@ VERSIONS = {
     "analyze": 7,
     "tables": 9,
     "figures": 6,
-    "steer": 1,
-    "effects": 1,
-    "page": 4,
+    "steer": 2,
+    "effects": 2,
+    "page": 5,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -64,7 +64,10 @@ FIGURES = (
     *("trajectories", "windows", "baselines", "cka", "cka_estimators", "valence_directions"),
     *("pca_map", "emotion_cosines", "activations", "detection"),
 )
-EFFECTS = ("steering", "steering_trends", "steered_texts", "transfer")
+EFFECTS = (
+    *("steering", "steering_trends", "steering_tests", "steered_texts"),
+    *("transfer", "transfer_layers"),
+)
 """Tables of steering."""
 EFFECT_FIGURES = ("dose_response", "transfer")
 

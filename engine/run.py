@@ -205,10 +205,13 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
     )
     from engine.corpora import bring_corpora, describe_corpora
     from engine.readings import read_cells
+    from engine.steerings import check_steered_emotions, steer_cells
 
     wanted = PHASES[command]
     bring_corpora(ledgers, machines)
     for ledger in ledgers:
+        if "steer" in wanted:
+            check_steered_emotions(ledger)
         if "describe" in wanted:
             describe_corpora(ledger, machines.here)
     if "extract" in wanted:
@@ -219,8 +222,6 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
                 analyse_words(ledger, analysts)
             analyse_cells(ledgers, analysts)
     if "steer" in wanted:
-        from engine.steerings import steer_cells
-
         steer_cells(ledgers, machines)
     machines.close_cluster()
     for ledger in ledgers:

@@ -10,6 +10,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from analysis.contrasts import emotion_names
+from analysis.directions import MIN_RATED
+from analysis.settings import AXES
 from analysis.steering import random_directions, steering_directions, token_norms
 from engine import tasks
 from engine.events import Note, StageStarted
@@ -17,12 +19,58 @@ from engine.ledger import Ledger
 from engine.machines import Machines
 from engine.machines.workers import MODEL_SLOT
 from engine.plan import Stage, made_from
-from engine.steering.conditions import n_measures, random_names, steered_layers, tensor_name
+from engine.steering.conditions import (
+    HELD_OUT,
+    mixture_names,
+    n_measures,
+    random_names,
+    steered_layers,
+    tensor_name,
+)
 from engine.steering.jobs import conditions_of
+from manifests.errors import InputError
+from manifests.resolve import known_names
 from store.atomic import written_whole
+from store.corpus import iter_texts
 from store.fingerprint import file_digest, fingerprint
 from store.journal import journal_fingerprint
 from store.residuals import open_residuals
+
+POOR = 0.3
+"""An r with emotions that a direction never saw, below which a person is told."""
+
+
+def check_steered_emotions(ledger: Ledger) -> None:
+    """Refuse directions that a corpus cannot give, before anything reads it.
+
+    Raises:
+        InputError: a corpus that is to be steered with has no such emotion, or too few rated ones.
+    """
+    steered = ledger.plan.study.steered
+    if steered is None:
+        return
+    names = list(steered.spec.directions)
+    if steered.spec.transfer is not None:
+        names.append(steered.spec.transfer.direction)
+    for corpus in dict.fromkeys(cell.corpus for cell in steered.cells):
+        file = ledger.layout.stories(corpus)
+        if not file.is_file():
+            continue
+        emotions = dict.fromkeys(t.emotion for t in iter_texts(file) if t.emotion is not None)
+        problem = None
+        for name in names:
+            if name not in (*AXES, *emotions):
+                known = known_names(name, (*AXES, *emotions))
+                problem = f"corpus {corpus!r} has no emotion {name!r}; {known}"
+        rated = int(np.isfinite(steered.norms.rate(list(emotions))).all(axis=1).sum())
+        if set(names) & set(AXES) and rated < MIN_RATED:
+            problem = (
+                f"a direction of ratings needs {MIN_RATED} rated emotions; of corpus {corpus!r} "
+                f"{steered.norms.name} rates {rated}"
+            )
+        if problem is not None:
+            document = ledger.plan.study.document
+            raise InputError(document.problem(("steering", "directions"), problem))
 
 
 def steer_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
@@ -71,19 +119,32 @@ def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:
         window=spec.window,
         estimator=spec.estimator,
         neutral_variance=manifest.analysis.neutral_variance,
+        mixtures=spec.controls,
+        seed=spec.seed,
     )
-    drawn = random_directions(spec.random, len(blocks), store.sizes["d_model"], spec.seed)
-    found |= dict(zip(random_names(spec), drawn, strict=True))
+    layers = steered_layers(spec, int(store.attrs["n_layers"]))
+    for axis, r_L in found.held_out.items():
+        if poor := [layer for layer in layers if not r_L[blocks.index(layer)] >= POOR]:
+            r = ", ".join(f"{r_L[blocks.index(layer)]:.2f} at layer {layer}" for layer in poor)
+            what = (
+                f"the direction of {axis} hardly follows the ratings of emotions left out (r {r})"
+            )
+            ledger.listener(Note(f"{stage.id}: {what}"))
+    drawn = random_directions(
+        len(random_names(spec)), len(blocks), store.sizes["d_model"], spec.seed
+    )
+    rows = {
+        **found.rows,
+        **dict(zip(random_names(spec), drawn, strict=True)),
+        **dict(zip(mixture_names(spec), found.mixtures, strict=True)),
+    }
     file = layout.steering_directions(stage.name)
     with written_whole(file) as partial:
-        tensors = {tensor_name(name): rows for name, rows in found.items()}
-        save_file({**tensors, "layer": np.array(blocks)}, partial)
+        tensors = {tensor_name(name): rows_LD for name, rows_LD in rows.items()}
+        held = {f"{HELD_OUT}{axis}": r_L for axis, r_L in found.held_out.items()}
+        save_file({**tensors, **held, "layer": np.array(blocks)}, partial)
     origin = fingerprint(made_from(stage, ledger.inputs(stage)))
-    journal = layout.steering(stage.name)
-    if journal_fingerprint(journal) not in (None, origin):
-        journal.unlink()
-        ledger.listener(Note(f"{stage.id}: what was measured under other settings is replaced"))
-    n_layers = int(store.attrs["n_layers"])
+    _claim_journal(ledger, stage, origin)
     job = {
         "stage": f"{ledger.label}{stage.id}",
         "log": str(layout.logs.resolve() / f"steer-{cell.model}.log"),
@@ -96,13 +157,29 @@ def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:
         "scoring_dtype": manifest.extraction.dtype,
         "spec": spec.model_dump(mode="json"),
         "prompts": vars(steered.prompts),
-        "layers": steered_layers(spec, n_layers),
+        "layers": layers,
         "blocks": blocks,
         "token_norms": token_norms(store, blocks).tolist(),
         "directions": str(file.resolve()),
-        "journal": str(journal.resolve()),
+        "journal": str(layout.steering(stage.name).resolve()),
         "fingerprint": origin,
     }
-    texts, conditions = n_measures(steered, n_layers, blocks)
+    texts, conditions = n_measures(steered, int(store.attrs["n_layers"]), blocks)
     assert conditions == len(conditions_of(job, "scored"))
     return job, 2 * texts + conditions
+
+
+def _claim_journal(ledger: Ledger, stage: Stage, wanted: str) -> None:
+    """Move what was measured under other settings aside, and bring that of these settings back."""
+    layout = ledger.layout
+    journal, earlier = layout.steering(stage.name), layout.superseded_steering(stage.name, wanted)
+    found = journal_fingerprint(journal)
+    if found not in (None, wanted):
+        aside = layout.superseded_steering(stage.name, found)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        journal.replace(aside)  # what lies there can only be an earlier part of it
+        what = f"what was measured under other settings went to {aside}"
+        ledger.listener(Note(f"{stage.id}: {what}"))
+    if earlier.is_file() and not journal.is_file():
+        earlier.replace(journal)
+        ledger.listener(Note(f"{stage.id}: what was measured under these settings is back"))

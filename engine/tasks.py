@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import get_worker
@@ -35,6 +35,9 @@ from store.corpus import Text, seal_corpus
 from store.journal import journal_rows
 from store.places import StoreRefused, place, sizes, total_size
 from store.shards import shard_span
+
+if TYPE_CHECKING:
+    from analysis.effects import SteeredCell
 
 FETCHING = {
     "dequantise": "unpacking",
@@ -460,10 +463,9 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
 
 
 def write_effects(
-    journals: dict[str, str],
-    directions: dict[str, str],
-    fingerprints: dict[str, str],
-    blocks: dict[str, int],
+    cells: list[dict[str, Any]],
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
     norms: Norms,
     tables: str,
     figures: str,
@@ -471,37 +473,57 @@ def write_effects(
     """Write the tables and draw the figures of steering.
 
     Args:
-        journals: of each cell.
-        directions: file of each cell's directions.
-        fingerprints: of each cell's stage.
-        blocks: of each cell's model.
+        cells: `name`, `journal`, `directions` (file), `fingerprint` (of the stage) and `blocks` (of
+            the model) of each.
+        positive: ends of self-reports, as they were scored.
+        negative: the opposite ends.
         norms: that rate words.
         tables: folder for tables.
         figures: folder for figures.
     """
-    from safetensors.numpy import load_file
-
-    from analysis.effects import SteeredCell, direction_cosines, effect_tables
+    from analysis.effect_tests import effect_tables
     from analysis.figures import save_figures
     from analysis.figures.steering import effect_figures
-    from store.journal import read_journal
     from store.results import write_tables as write
 
-    cells = []
-    for name, journal in journals.items():
-        model, _, corpus = name.partition("@")
-        found = load_file(directions[name])
-        layers = [int(layer) for layer in found.pop("layer")]
-        cosines = {
-            key.removeprefix("direction."): (layers, direction_cosines(rows.astype(float)))
-            for key, rows in found.items()
-        }
-        rows = list(read_journal(Path(journal)))
-        cells.append(SteeredCell(model, corpus, blocks[name], rows, cosines, fingerprints[name]))
-    made = effect_tables(cells, norms)
+    made = effect_tables([_steered_cell(cell, positive, negative, norms) for cell in cells])
     files = write(Path(tables), made)
     drawn = save_figures(Path(figures), effect_figures(made))
     return {"files": len(files) + len(drawn)}
+
+
+def _steered_cell(
+    cell: dict[str, Any], positive: Sequence[str], negative: Sequence[str], norms: Norms
+) -> SteeredCell:
+    from safetensors.numpy import load_file
+
+    from analysis.effects import SteeredCell, direction_cosines
+    from engine.steering.conditions import HELD_OUT, TENSOR
+    from store.journal import read_journal
+
+    found = load_file(cell["directions"])
+    layers = [int(layer) for layer in found["layer"]]
+    model, _, corpus = cell["name"].partition("@")
+    return SteeredCell(
+        model=model,
+        corpus=corpus,
+        n_layers=cell["blocks"],
+        rows=list(read_journal(Path(cell["journal"]))),
+        positive=positive,
+        negative=negative,
+        norms=norms,
+        cosines={
+            key.removeprefix(TENSOR): (layers, direction_cosines(rows.astype(float)))
+            for key, rows in found.items()
+            if key.startswith(TENSOR)
+        },
+        held_out={
+            key.removeprefix(HELD_OUT): dict(zip(layers, r_L.tolist(), strict=True))
+            for key, r_L in found.items()
+            if key.startswith(HELD_OUT)
+        },
+        fingerprint=cell["fingerprint"],
+    )
 
 
 def draw_figures(cells: list[AnalysedCell], folder: str) -> dict[str, Any]:

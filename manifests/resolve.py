@@ -243,7 +243,7 @@ def _model_problems(
 def _resolve_writing(name: str, spec: Generate, manifest: Manifest, document: Document) -> Writing:
     base, path = document.file.parent, ("corpora", name, "generate")
     if spec.model not in manifest.models:
-        what = f"unknown model {spec.model!r}; {_known(spec.model, manifest.models)}"
+        what = f"unknown model {spec.model!r}; {known_names(spec.model, manifest.models)}"
         raise InputError(document.problem((*path, "model"), what))
     if manifest.models[spec.model].weights == "random":
         what = f"model {spec.model!r} has random weights and cannot write"
@@ -295,7 +295,7 @@ def _resolve_importing(
             raise InputError(document.problem((*path, key), f"{why}: {file.absolute()}"))
         found[key] = None if file is None else file.resolve()
     if spec.writer is not None and spec.writer not in manifest.models:
-        what = f"unknown model {spec.writer!r}; {_known(spec.writer, manifest.models)}"
+        what = f"unknown model {spec.writer!r}; {known_names(spec.writer, manifest.models)}"
         raise InputError(document.problem((*path, "writer"), what))
     return Importing(spec, found["stories"], found["neutral"])
 
@@ -333,12 +333,13 @@ def _resolve_steering(
     rated = [n for n in norms if spec.norms in (None, n.name)]
     all_read = len(norms) == len(manifest.analysis.norms)
     if all_read and not rated:
-        known = _known(str(spec.norms), [n.name for n in norms])
+        known = known_names(str(spec.norms), [n.name for n in norms])
         refuse(("norms",), f"no norms {spec.norms!r} under analysis; {known}")
     windows = [window.name for window in manifest.extraction.windows]
     if spec.window not in windows:
         refuse(
-            ("window",), f"no window {spec.window!r} is extracted; {_known(spec.window, windows)}"
+            ("window",),
+            f"no window {spec.window!r} is extracted; {known_names(spec.window, windows)}",
         )
     names = [*spec.directions, *([] if spec.transfer is None else [spec.transfer.direction])]
     corpora = [c for c in dict.fromkeys(cell.corpus for cell in wanted) if c in writing]
@@ -347,7 +348,9 @@ def _resolve_steering(
             known_emotions = writing[corpus].emotions
             if name not in known_emotions:
                 what = f"corpus {corpus!r} has no emotion {name!r}"
-                refuse(("directions",), f"{what}; {_known(name, (*AXES, *known_emotions)[:20])}")
+                refuse(
+                    ("directions",), f"{what}; {known_names(name, (*AXES, *known_emotions)[:20])}"
+                )
     if len(problems) > before or not rated:
         return None
     templates = {c.model: _chat_template(c.model, manifest, document) for c in wanted}
@@ -377,11 +380,12 @@ def _resolve_cells(
         if not at:
             what = f"{text!r} is not a cell; write model@corpus"
         elif model not in manifest.models:
-            what = f"{text!r} names an unknown model {model!r}; {_known(model, manifest.models)}"
-        elif corpus not in manifest.corpora:
             what = (
-                f"{text!r} names an unknown corpus {corpus!r}; {_known(corpus, manifest.corpora)}"
+                f"{text!r} names an unknown model {model!r}; {known_names(model, manifest.models)}"
             )
+        elif corpus not in manifest.corpora:
+            known = known_names(corpus, manifest.corpora)
+            what = f"{text!r} names an unknown corpus {corpus!r}; {known}"
         else:
             cells.append(Cell(model, corpus))
             continue
@@ -389,7 +393,8 @@ def _resolve_cells(
     return tuple(cells)
 
 
-def _known(given: str, names: Iterable[str]) -> str:
+def known_names(given: str, names: Iterable[str]) -> str:
+    """Return what a person who gave an unknown name may have meant, else what is known."""
     known = list(islice(names, MAX_KNOWN))
     close = difflib.get_close_matches(given[:100], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

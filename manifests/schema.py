@@ -538,8 +538,9 @@ class Steering(Strict):
     """Cells whose directions are used, each in its own model; `all` leaves random weights out."""
     directions: Annotated[tuple[str, ...], BeforeValidator(_names)] = AXES
     """`valence`, `arousal`, and emotions of the corpus by name."""
-    estimator: Estimator = "component"
-    """Of the directions of valence and arousal."""
+    estimator: Estimator = "covariance"
+    """Of the directions of valence and arousal: by default the one that two halves of the topics
+    agree on best."""
     norms: str | None = None
     """Set of norms that these directions, and the words that are written, are rated by: a name as
     in the tables; the first of `analysis.norms` when absent."""
@@ -554,7 +555,10 @@ class Steering(Strict):
     """Lengths of what is added, each with either sign, in units of the mean norm of a token's
     residual at that layer, the first token left out."""
     random: int = Field(default=3, ge=0, le=100)
-    """Random directions of the same lengths, as controls."""
+    """Random directions of the same lengths that texts are written with, too."""
+    controls: int = Field(default=20, ge=0, le=1000)
+    """Directions by which is told what one does by chance, by measures that need no text: so many
+    random ones, and so many random mixtures of the emotions' vectors."""
     prompts: str = "default"
     """A shipped set of steering prompts, or a path to a YAML file with one."""
     samples: int = Field(default=1, ge=1, le=1000)

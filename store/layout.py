@@ -129,6 +129,10 @@ class Layout:
         """Return a cell's results."""
         return self._large("cells", cell, LARGE[1])
 
+    def superseded_steering(self, cell: str, fingerprint: str) -> Path:
+        """Return where what steering measured goes when its settings are changed."""
+        return self.steering(cell).parent / ".superseded" / f"steering-{fingerprint[:16]}.jsonl"
+
     def steering(self, cell: str) -> Path:
         """Return the journal of what a cell's model wrote and was found to be while steered."""
         return self.run / "cells" / cell / "steering.jsonl"

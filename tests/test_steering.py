@@ -21,15 +21,8 @@ from safetensors.numpy import load_file
 from scipy.stats import linregress, ttest_1samp
 
 from analysis.contrasts import contrast
-from analysis.effects import (
-    MEASURES,
-    UNSTEERED,
-    effects,
-    measured,
-    transfers,
-    trends,
-    written_texts,
-)
+from analysis.effect_tests import against_controls, holm, reached, transfers
+from analysis.effects import MEASURES, UNSTEERED, SteeredCell, effects, trends
 from analysis.report.content import RunContent, SteeringContent
 from analysis.report.steering import shown_steering
 from analysis.steering import (
@@ -47,13 +40,14 @@ from manifests.schema import Steering
 from store import Layout, open_cell
 from store.journal import read_journal
 from tests.test_run import EMOVEC, ROOT, emovec
-from tests.tiny import EMOTIONS, make_tiny_model, write_manifest
+from tests.tiny import EMOTIONS, write_manifest
 
 SPEC: dict[str, Any] = {
     "directions": ["happy", "sad"],
     "layers": [1, 2],
     "strengths": [0.5, 2.0],
     "random": 1,
+    "controls": 6,
     "max_new_tokens": 10,
     "temperature": 0,
     "transfer": {"direction": "happy", "strength": 1.0},
@@ -94,7 +88,7 @@ def steered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     found = Layout(folder / "runs", "study").tables
-    names = ("steering", "steering_trends", "steered_texts", "transfer")
+    names = ("steering", "steering_trends", "steering_tests", "steered_texts", "transfer")
     return {
         n: pd.read_csv(found / f"{n}.csv", keep_default_na=False, na_values="nan") for n in names
     }
@@ -110,7 +104,18 @@ def test_every_condition_is_there_once(steered: Path) -> None:
     assert not texts.duplicated(["direction", "source_layer", "layer", "strength", "prompt"]).any()
     assert set(found["steering"]["measure"]) == set(MEASURES)
     measures = found["steering"].groupby("measure").size()
-    assert (measures == len(wanted)).all()
+    of_controls = 2 * 4  # which have no words of their own
+    without = [f"{name}_other" for name in ("valence", "arousal", "log_odds")]
+    unsteered = 1
+    assert (measures.drop(without) == len(wanted)).all()
+    assert (measures[without] == len(wanted) - of_controls - unsteered).all()
+    tests = found["steering_tests"]
+    assert len(tests) == 2 * 2 * 3  # directions, layers, measures
+    assert (tests["strength"] == 2.0).all()
+    assert (tests["random_n"] == 7).all()
+    assert (tests["mixture_n"] == 6).all()
+    assert tests["p_corrected"].between(0, 1).all()
+    assert np.isfinite(tests["nll_change"]).all()
     whole = found["transfer"][found["transfer"]["strength"] == 1.0]
     assert len(whole[whole["measure"] == "log_odds"]) == 9
     figures = Layout(steered / "runs", "study").figures
@@ -123,12 +128,15 @@ def test_the_reference_writes_the_same_texts(steered: Path, tiny_model: Path) ->
     fast = tables(steered)
     manifest = manifest_of(steered, tiny_model, backend="transformer_lens")
     done = emovec("steer", manifest, "--root", steered / "runs")
-    assert "what was measured under other settings is replaced" in done.stdout
+    assert "what was measured under other settings went to" in done.stdout
     slow = tables(steered)
     assert (fast["steered_texts"]["text"] == slow["steered_texts"]["text"]).all()
     assert len(set(fast["steered_texts"]["text"])) > 50
     measures = ["mean", "low", "high", "change"]
     assert_allclose(fast["steering"][measures], slow["steering"][measures], atol=1e-4)
+    done = emovec("steer", manifest_of(steered, tiny_model), "--root", steered / "runs")
+    assert "what was measured under these settings is back" in done.stdout
+    assert (tables(steered)["steered_texts"]["text"] == fast["steered_texts"]["text"]).all()
 
 
 def test_what_is_added_follows_from_the_cell(steered: Path) -> None:
@@ -182,7 +190,9 @@ def made_cell() -> tuple[xr.Dataset, np.ndarray]:
 
 def test_directions_of_ratings_are_those_of_the_analysis() -> None:
     cell, ratings = made_cell()
-    found = steering_directions(cell, ["valence", "arousal"], ratings, [0, 1], window="all")
+    given = {"window": "all", "estimator": "component", "mixtures": 4}
+    whole = steering_directions(cell, ["valence", "arousal"], ratings, [0, 1], **given)
+    found = whole.rows
     for layer in (0, 1):
         x_ED = contrast(cell, "both", "all", [layer])[0].to_numpy()
         x_ED = x_ED - x_ED.mean(axis=0)
@@ -191,6 +201,18 @@ def test_directions_of_ratings_are_those_of_the_analysis() -> None:
             along = found[name][layer] @ v_KD[axis]
             assert abs(along) == pytest.approx(1, abs=1e-5)
             assert np.corrcoef(x_ED @ found[name][layer], ratings[:, axis])[0, 1] > 0
+        # Mixtures lie in the space of the emotions, are as long as any direction, and no two alike.
+        mixture_MD = whole.mixtures[:, layer]
+        inside = mixture_MD @ v_KD[:11].T @ v_KD[:11]
+        assert_allclose(inside, mixture_MD, atol=1e-5)
+        assert_allclose(np.linalg.norm(mixture_MD, axis=1), 1, rtol=1e-6)
+        assert np.abs(mixture_MD @ mixture_MD.T - np.eye(4)).max() < 0.999
+    by_ratings = steering_directions(cell, ["valence"], ratings, [0, 1], window="all").held_out
+    assert list(by_ratings) == ["valence"]
+    assert (by_ratings["valence"] > 0.9).all()
+    shuffled = ratings[np.random.default_rng(1).permutation(12)]
+    poor = steering_directions(cell, ["valence"], shuffled, [0], window="all").held_out
+    assert poor["valence"][0] < 0.6
 
 
 @pytest.mark.parametrize(
@@ -219,16 +241,7 @@ def rows_of(rng: np.random.Generator, slope: float) -> list[dict[str, Any]]:
     base = rng.normal(size=8)
     for strength in (-0.2, -0.1, 0.0, 0.1, 0.2):
         given = Condition("glad", 3, 3, strength) if strength else conditions.UNSTEERED
-        noise = rng.normal(scale=0.01, size=8)
-        rows.append(
-            {
-                "row": "scored",
-                "key": given.key,
-                "condition": given.json(),
-                "log_odds": (base + slope * strength + noise).tolist(),
-                "preference": None,
-            }
-        )
+        rows.append(scored(given, base + slope * strength + rng.normal(scale=0.01, size=8)))
         for prompt in range(4):
             for sample in range(2):
                 words = ["good"] * (2 + round(10 * strength)) + ["bad"] * 2 + ["zzz"] * prompt
@@ -236,52 +249,166 @@ def rows_of(rng: np.random.Generator, slope: float) -> list[dict[str, Any]]:
                 about = {"condition": given.json(), "prompt": f"p{prompt}", "sample": sample}
                 reply = {"reply": " ".join(words), "finish_reason": "length"}
                 rows.append({**text, **about, **reply})
-                rows.append({"row": "judged", "text": text["text"], "nll": 2 + strength})
+                nll = 2 + 10 * abs(strength)
+                rows.append({"row": "judged", "text": text["text"], "nll": nll})
     return rows
+
+
+def scored(given: Condition, odds: np.ndarray, preference: list[float] | None = None) -> Any:
+    """A scored row whose log-odds are these: the ends are ` glad` and ` fine` against ` bad`."""
+    half = odds - np.log(2)
+    log_p = np.stack([half, half, np.zeros_like(odds)], axis=1).tolist()
+    about = {"row": "scored", "key": given.key, "condition": given.json()}
+    return {**about, "log_p": log_p, "preference": preference}
 
 
 NORMS = Norms("made", Path("made.csv"), {"good": (8.0, 5.0), "bad": (2.0, 6.0)}, 0)
 
 
+def cell_of(rows: list[dict[str, Any]], **changes: Any) -> SteeredCell:
+    given = {
+        "model": "m",
+        "corpus": "c",
+        "n_layers": 8,
+        "rows": rows,
+        "norms": NORMS,
+        "positive": [" glad", " fine"],
+        "negative": [" bad"],
+        "cosines": {},
+        "held_out": {},
+        "fingerprint": "f",
+    }
+    return SteeredCell(**{**given, **changes})
+
+
 def test_effects_and_trends_are_what_plain_arithmetic_gives() -> None:
     rows = rows_of(np.random.default_rng(0), slope=5.0)
-    texts = written_texts(rows, NORMS)
-    assert len(texts) == 40
-    plain = texts[(texts["direction"] == "") & (texts["prompt"] == "p1")].iloc[0]
+    cell = cell_of(rows)
+    assert len(cell.texts) == 40
+    plain = cell.texts[(cell.texts["direction"] == "") & (cell.texts["prompt"] == "p1")].iloc[0]
     assert (plain["valence"], plain["rated_words"], plain["words"]) == (5.0, 4, 5)
-    values = measured(rows, texts)
-    table = effects(values).set_index(["direction", "strength", "measure"])
-    scored = {row["condition"]["strength"]: row["log_odds"] for row in rows if "log_odds" in row}
+    table = effects(cell.values).set_index(["direction", "strength", "measure"])
+    odds_of = {
+        row["condition"]["strength"]: [np.logaddexp(a, b) - c for a, b, c in row["log_p"]]
+        for row in rows
+        if row["row"] == "scored"
+    }
     for strength in (-0.2, 0.1):
         row = table.loc["glad", strength, "log_odds"]
-        change = np.array(scored[strength]) - np.array(scored[0.0])
+        change = np.array(odds_of[strength]) - np.array(odds_of[0.0])
         assert row["n"] == 8
-        assert row["mean"] == pytest.approx(np.mean(scored[strength]))
+        assert row["mean"] == pytest.approx(np.mean(odds_of[strength]))
         assert row["change"] == pytest.approx(change.mean())
         assert row["change_low"] < change.mean() < row["change_high"]
         assert row["change_high"] - row["change_low"] < 0.05 < row["high"] - row["low"]
-    assert table.loc["glad", 0.2, "nll"]["change"] == pytest.approx(0.2)
-    found = trends(values).set_index("measure")
-    strengths = sorted(scored)
-    want = [linregress(strengths, [scored[s][k] for s in strengths]).slope for k in range(8)]
+    found = trends(cell.values).set_index("measure")
+    strengths = sorted(odds_of)
+    want = [linregress(strengths, [odds_of[s][k] for s in strengths]).slope for k in range(8)]
     assert found.loc["log_odds", "slope"] == pytest.approx(np.mean(want))
     interval = ttest_1samp(want, 0).confidence_interval(0.95)
     assert_allclose(found.loc["log_odds", ["low", "high"]].astype(float), interval)
     assert found.loc["log_odds", "rho"] == pytest.approx(1)
     assert found.loc["log_odds", "page_p"] < 1e-4
-    assert np.isnan(found.loc["log_odds", "beyond_random"])
-    assert np.isnan(found.loc["words", "page_p"]) == (texts["words"].nunique() == 1)
+    assert np.isnan(found.loc["words", "page_p"]) == (cell.texts["words"].nunique() == 1)
 
 
-def test_a_direction_that_does_nothing_shows_no_trend() -> None:
-    p, covered = [], []
-    for seed in range(60):
-        rows = rows_of(np.random.default_rng(seed), slope=0.0)
-        found = trends(measured(rows, written_texts(rows, NORMS))).set_index("measure")
-        p.append(found.loc["log_odds", "page_p"])
-        covered.append(found.loc["log_odds", "low"] < 0 < found.loc["log_odds", "high"])
-    assert np.mean(np.array(p) < 0.05) <= 0.12
-    assert np.mean(covered) >= 0.88
+def test_what_breaks_a_model_under_either_sign_is_seen() -> None:
+    found = trends(cell_of(rows_of(np.random.default_rng(0), slope=0.0)).values)
+    nll = found.set_index("measure").loc["nll"]
+    assert nll["over"] == "size"
+    assert nll["slope"] == pytest.approx(10)
+    assert (nll["largest"], nll["largest_at"]) == (pytest.approx(2), 0.2)
+
+
+def test_a_directions_own_words_are_left_out_of_what_it_is_measured_by() -> None:
+    rows = rows_of(np.random.default_rng(0), slope=5.0)
+    for row in rows:
+        if row["row"] == "scored":  # only ` glad` is moved
+            for ends in row["log_p"]:
+                ends[1] = -3.0
+        elif row["row"] == "written":
+            row["reply"] += " gladly gladness gladder"
+    own = {"gladly": (9.0, 5.0), "gladness": (9.0, 5.0)}
+    cell = cell_of(rows, norms=dataclasses.replace(NORMS, ratings={**NORMS.ratings, **own}))
+    found = trends(cell.values).set_index("measure")["slope"]
+    assert found["log_odds"] > 1
+    assert found["log_odds_other"] == pytest.approx(0, abs=1e-9)
+    plain = cell_of(rows_of(np.random.default_rng(0), slope=5.0))
+    want = effects(plain.values).set_index(["strength", "measure"])["change"]
+    other = effects(cell.values).set_index(["strength", "measure"])["change"]
+    assert other[0.1, "valence_other"] == pytest.approx(want[0.1, "valence"])
+    assert other[0.1, "valence"] != pytest.approx(want[0.1, "valence"])
+    alone = cell_of(rows, positive=[" glad"], negative=[" bad"])
+    assert alone.log_odds(UNSTEERED, "glad") is None  # nothing positive would be left
+
+
+def drawn_cell(rng: np.random.Generator, n_controls: int = 12) -> SteeredCell:
+    """A cell whose six directions are as random as its controls; prompts agree with each other."""
+    gradient_D = rng.normal(size=200)
+    rows = [scored(conditions.UNSTEERED, np.zeros(8), [0.0] * 3)]
+    names = [f"e{k}" for k in range(6)]
+    names += [f"{kind}-{k}" for kind in ("random", "mixture") for k in range(n_controls)]
+    for name in names:
+        direction_D = rng.normal(size=200)
+        direction_D /= np.linalg.norm(direction_D)
+        along_P = (gradient_D + 0.3 * rng.normal(size=(8, 200))) @ direction_D
+        for sign in (-1, 1):
+            given = Condition(name, 3, 3, sign * 0.1)
+            rows.append(scored(given, sign * along_P, (sign * along_P[:3]).tolist()))
+    for name in ("", *names[:6]):
+        for sign in (-1, 1) if name else (0,):
+            given = Condition(name, 3, 3, sign * 0.1) if name else conditions.UNSTEERED
+            text = {"row": "written", "text": f"{given.key}|0|0", "condition": given.json()}
+            rows.append(
+                {**text, "prompt": "p", "sample": 0, "reply": "good bad", "finish_reason": ""}
+            )
+    return cell_of(rows)
+
+
+def test_a_direction_that_is_as_random_as_its_controls_is_seldom_told_from_them() -> None:
+    """Although its effect is in order of strength and every prompt agrees on it."""
+    p, corrected, sure = [], [], []
+    for seed in range(150):
+        found = against_controls(drawn_cell(np.random.default_rng(seed)))
+        odds = found[found["measure"] == "log_odds"]
+        assert len(odds) == 6
+        p += odds["random_p"].tolist()
+        corrected.append(bool((odds["p_corrected"] < 0.05).any()))
+        sure += (odds["low"] * odds["high"] > 0).tolist()
+    assert np.mean(sure) > 0.4  # an interval over prompts says nothing of this
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(p) < level) == pytest.approx(level, abs=0.05)
+    assert np.mean(corrected) <= 0.08
+
+
+def test_a_direction_along_the_gradient_is_told_from_controls() -> None:
+    cell = drawn_cell(np.random.default_rng(0))
+    rows = [
+        scored(Condition("e0", 3, 3, row["condition"]["strength"]),
+               np.full(8, 40 * row["condition"]["strength"]), [0.0] * 3)
+        if row["row"] == "scored" and row["condition"]["direction"] == "e0" else row
+        for row in cell.rows
+    ]  # fmt: skip
+    found = against_controls(cell_of(rows, held_out={"e0": {3: 0.5}}))
+    odds = found[found["measure"] == "log_odds"].set_index("direction")
+    assert odds.loc["e0", "effect"] == pytest.approx(4)
+    assert odds.loc["e0", "p_corrected"] < 0.05
+    assert odds.loc["e0", ["random_share", "mixture_share"]].tolist() == [0, 0]
+    assert odds.loc["e0", "held_out_r"] == 0.5
+    assert np.isnan(odds.loc["e1", "held_out_r"])
+    controls = [
+        np.mean([np.logaddexp(a, b) - c for a, b, c in row["log_p"]])
+        for row in rows
+        if row["row"] == "scored" and row["condition"]["direction"].startswith("random-")
+        and row["condition"]["strength"] > 0
+    ]  # fmt: skip
+    assert odds.loc["e1", "random_rms"] == pytest.approx(np.sqrt(np.mean(np.square(controls))))
+
+
+def test_p_is_corrected_as_holm_says() -> None:
+    found = holm(np.array([0.01, np.nan, 0.04, 0.03, 0.005]))
+    assert_allclose(found, [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert np.isnan(holm(np.array([np.nan]))).all()
 
 
 def test_missing_words_are_nan_and_leave_a_prompt_out() -> None:
@@ -289,58 +416,95 @@ def test_missing_words_are_nan_and_leave_a_prompt_out() -> None:
     for row in rows:
         if row["row"] == "written" and row["prompt"] == "p2":
             row["reply"] = "zzz zzz"
-    table = effects(measured(rows, written_texts(rows, NORMS)))
+    table = effects(cell_of(rows).values)
     assert (table[table["measure"] == "valence"]["n"] == 3).all()
     assert (table[table["measure"] == "nll"]["n"] == 4).all()
 
 
-def test_the_page_counts_what_moves_beyond_chance() -> None:
-    rows = [
-        {"direction": direction, "layer": 3, "measure": "log_odds", "slope": slope,
-         "low": slope - 0.1, "high": slope + 0.1, "page_p": p, "beyond_random": beyond}
-        for direction, slope, p, beyond in (
-            ("<b>glad</b>", 2.0, 1e-4, 3.0),
-            ("calm", 0.5, 0.01, 0.7),
-            ("sad", -0.05, 0.01, 2.0),
-            ("dull", 1.0, 0.2, 2.0),
-            ("random-0", 0.6, 1e-3, np.nan),
-        )
-    ]  # fmt: skip
-    trends_of = pd.DataFrame(rows).assign(model="m", corpus="c")
-    pictures = {"dose_response": b"png", "transfer": b"png"}
-    content = RunContent("r", {}, {}, [], {}, {}, (), [], SteeringContent(trends_of, pictures))
-    found = shown_steering(content)
-    assert found is not None
-    assert found["cells"][0]["said"].startswith(
-        "Of 4 directions and layers, 2 move the log-odds of positive against negative self-reports "
-        "in order of strength (interval off 0, Page's p < 0.05), 1 of them by more"
-    )
-    assert found["cells"][0]["rows"][0] == (
-        "<b>glad</b>", 3, ["+2.00 [+1.90, +2.10]", "-", "-", "-"]
-    )  # fmt: skip
-    assert [base64.b64decode(picture) for _, picture in found["pictures"]] == [b"png", b"png"]
-    assert shown_steering(dataclasses.replace(content, steering=None)) is None
+def moved_cell() -> SteeredCell:
+    """A cell whose direction is worth half at a distance of one block and nothing beyond."""
+    rng = np.random.default_rng(3)
+    layers, rows = list(range(5)), [scored(conditions.UNSTEERED, np.zeros(4))]
+    cosine = np.array([[[1.0, 0.7, 0.1, 0.05, 0.0][abs(i - j)] for j in layers] for i in layers])
+    for i in layers:
+        for j in layers:
+            for sign in (-1, 1):
+                odds = sign * 3 * cosine[i, j] + np.full(4, 0.5)  # what both signs do alike
+                rows.append(scored(Condition("glad", i, j, sign * 0.5), odds))
+    for k in range(8):
+        for j in layers:
+            by_chance = rng.normal()
+            for sign in (-1, 1):
+                given = Condition(f"random-{k}", j, j, sign * 0.5)
+                rows.append(scored(given, np.full(4, sign * by_chance * (9 if j == 4 else 0.5))))
+    return cell_of(rows, cosines={"glad": (layers, cosine)})
 
 
 def test_transfer_is_half_the_difference_of_both_signs() -> None:
-    rng = np.random.default_rng(3)
-    values = {
-        "log_odds": {
-            UNSTEERED: rng.normal(size=4),
-            **{
-                ("glad", i, j, s): rng.normal(size=4) for i in (0, 1) for j in (0, 1)
-                for s in (-0.5, 0.5)
-            },
-        }
-    }  # fmt: skip
-    cosine = np.array([[1.0, 0.3], [0.3, 1.0]])
-    found = transfers(values, {"glad": ([0, 1], cosine)})
-    assert len(found) == 4
+    cell = moved_cell()
+    whole = transfers(cell)
+    found = whole[whole["measure"] == "log_odds"]
+    assert len(found) == 25
+    _, cosine = cell.cosines["glad"]
     for _, row in found.iterrows():
-        where = ("glad", row["source_layer"], row["layer"])
-        at = values["log_odds"]
-        assert row["effect"] == pytest.approx((at[*where, 0.5] - at[*where, -0.5]).mean() / 2)
-        assert row["cosine"] == cosine[row["source_layer"], row["layer"]]
+        worth = cosine[row["source_layer"], row["layer"]]
+        assert row["cosine"] == worth
+        assert row["effect"] == pytest.approx(3 * worth)
+        assert row["relative"] == pytest.approx(worth)
+        assert (row["random_p"] < 0.05) == (worth > 0.5 and row["layer"] != 4)
+    by_layer = reached(whole).set_index(["measure", "layer"]).loc["log_odds"]
+    assert (by_layer["sources"] == 4).all()
+    assert_allclose(by_layer["rho"], 1)
+    assert by_layer.loc[[0, 2], ["half_from", "half_to"]].to_numpy().tolist() == [[0, 1], [1, 3]]
+    assert np.isnan(by_layer.loc[4, "half_from"])  # its own effect is no more than chance
+
+
+def test_the_page_says_what_moves_beyond_chance_and_how_far() -> None:
+    tests = pd.DataFrame(
+        {"direction": direction, "layer": 3, "strength": 0.1, "measure": measure,
+         "effect": effect, "low": effect - 0.1, "high": effect + 0.1, "random_p": p / 3,
+         "p_corrected": p, "held_out_r": np.nan, "nll_change": 0.25}
+        for direction, measure, effect, p in (
+            ("<b>glad</b>", "log_odds", 9.0, 1e-6),
+            ("<b>glad</b>", "log_odds_other", 2.0, 1e-4),
+            ("calm", "log_odds", 0.5, 0.1),
+            ("sad", "log_odds", 0.4, 0.4),
+            ("calm", "preference", 0.3, 0.5),
+        )
+    ).assign(model="m", corpus="c")  # fmt: skip
+    moved = transfers(moved_cell())
+    content = SteeringContent(
+        trends=pd.DataFrame({"direction": ["calm"], "layer": [3], "measure": ["valence"],
+                             "slope": [0.5], "low": [0.4], "high": [0.6]}),
+        tests=tests,
+        transfer=moved,
+        reached=reached(moved),
+        pictures={"dose_response": b"png", "transfer": b"png"},
+    )  # fmt: skip
+    named = {
+        name: getattr(content, name).assign(model="m", corpus="c")
+        for name in ("trends", "transfer", "reached")
+    }
+    run = RunContent("r", {}, {}, [], {}, {}, (), [], dataclasses.replace(content, **named))
+    found = shown_steering(run)
+    assert found is not None
+    said = found["cells"][0]["said"]
+    assert said[0].startswith(
+        "Of 3 directions and layers, 1 move the log-odds of positive against negative self-reports"
+    )
+    assert said[0].endswith("2 by more than random directions, uncorrected.")
+    assert said[1].startswith("Of 1 directions and layers, 0 move the log-odds of pleasant")
+    assert "at 4 of 5 layers the layer's own direction does more than random ones" in said[2]
+    assert "0.70 from a block away, 0.10 from 2 to 4 blocks away" in said[2]
+    assert "median rho of 1.00" in said[2]
+    assert found["cells"][0]["rows"] == [
+        ("<b>glad</b>", 3, ["0.1", "+2.00 [+1.90, +2.10]", "< .001", "-", "-", "-", "+0.25", "-"]),
+        ("calm", 3, ["0.1", "+0.50 [+0.40, +0.60]", "0.100", "+0.30 [+0.20, +0.40]", "0.500",
+                     "+0.50 [+0.40, +0.60]", "+0.25", "-"]),
+        ("sad", 3, ["0.1", "+0.40 [+0.30, +0.50]", "0.400", "-", "-", "-", "+0.25", "-"]),
+    ]  # fmt: skip
+    assert [base64.b64decode(picture) for _, picture in found["pictures"]] == [b"png", b"png"]
+    assert shown_steering(dataclasses.replace(run, steering=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -401,10 +565,29 @@ def test_bad_prompts_are_named(
         load_study(manifest)
 
 
-def test_an_emotion_that_the_corpus_lacks_fails_its_stage_alone(
-    tmp_path: Path, tiny_model: Path
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hapy", "corpus 'own' has no emotion 'hapy'; did you mean 'happy'?"),
+        ("valence", "needs 10 rated emotions; of corpus 'own' glasgow rates 6"),
+    ],
+)
+def test_a_direction_that_an_imported_corpus_cannot_give_is_refused_before_it_is_read(
+    name: str, message: str, tmp_path: Path, tiny_model: Path
 ) -> None:
-    manifest = manifest_of(tmp_path, make_tiny_model(tmp_path / "m"), directions=["merry"])
-    done = emovec("steer", manifest, "--root", tmp_path / "runs", check=1)
-    assert "the cell has no emotion 'merry'" in done.stdout
-    assert Layout(tmp_path / "runs", "study").record("extract", CELL).is_file()
+    manifest = manifest_of(tmp_path, tiny_model, directions=[name])
+    done = emovec("steer", manifest, "--root", tmp_path / "runs", check=2)
+    assert f"steering.directions: {message}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not Layout(tmp_path / "runs", "study").residuals(CELL).exists()
+
+
+def test_a_text_that_the_model_has_no_room_for_is_refused_before_any_is_written(
+    steered: Path, tiny_model: Path
+) -> None:
+    manifest = manifest_of(steered, tiny_model, max_new_tokens=2000)
+    done = emovec("steer", manifest, "--root", steered / "runs", check=1)
+    assert (
+        "steering.max_new_tokens (2000) are more than the context of 'tiny' (1024)" in done.stdout
+    )
+    assert not Layout(steered / "runs", "study").steering(CELL).is_file()

@@ -10,7 +10,8 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.effects import is_random
+from analysis.effect_tests import reached
+from analysis.effects import is_control
 from analysis.figures.labels import decimal
 from analysis.figures.style import SIGNED, entry, mixed, settle, styled
 
@@ -39,7 +40,7 @@ def dose_response(steering: pd.DataFrame) -> Figure:
         (model, corpus, str(direction))
         for (model, corpus), cell in steered.groupby(["model", "corpus"], sort=False)
         for direction in cell["direction"].unique()
-        if direction and not is_random(str(direction))
+        if direction and not is_control(str(direction))
     ]
     size = (1.0 + 1.75 * len(SHOWN), 0.9 + 1.75 * max(1, len(rows)))
     figure = Figure(figsize=size, layout="constrained")
@@ -83,9 +84,11 @@ def transfer(transfers: pd.DataFrame) -> Figure:
             name: cell.pivot(index="source_layer", columns="layer", values=name)
             for name in ("effect", "cosine")
         }
-        away = cell["source_layer"] != cell["layer"]
-        r = cell[away]["effect"].corr(cell[away]["cosine"]) if away.sum() > 2 else float("nan")
-        names = (f"{direction} on log-odds, ±{strength:g}", f"cosine of directions, r {decimal(r)}")
+        rho = reached(cell)["rho"].median()
+        names = (
+            f"{direction} on log-odds, ±{strength:g}",
+            f"cosine of directions; rho within a layer {decimal(rho)}",
+        )
         for ax, (kind, grid), name in zip(line, grids.items(), names, strict=True):
             limit = 1.0 if kind == "cosine" else max(1e-9, float(np.nanmax(np.abs(grid))))
             mesh = ax.imshow(
@@ -108,11 +111,11 @@ def _curves(ax: Axes, cell: pd.DataFrame, direction: str, colour: dict[int, Any]
     base = cell[cell["direction"] == ""]
     added = cell[cell["direction"] != ""]
     for (name, layer), found in added.groupby(["direction", "layer"]):
-        if name != direction and not is_random(str(name)):
+        if name != direction and not is_control(str(name)):
             continue
         line = pd.concat([base, found]).sort_values("strength")
         line = line.fillna({"change_low": line["change"], "change_high": line["change"]})
-        if is_random(str(name)):
+        if is_control(str(name)):
             ax.plot(line["strength"], line["change"], color="0.75", linewidth=0.6, zorder=1)
             continue
         shade = colour[int(str(layer))]

@@ -67,10 +67,16 @@ class SteeringContent:
 
     Attributes:
         trends: the table `steering_trends`.
+        tests: `steering_tests`.
+        transfer: `transfer`.
+        reached: `transfer_layers`.
         pictures: its figures as PNG, by name.
     """
 
     trends: pd.DataFrame
+    tests: pd.DataFrame
+    transfer: pd.DataFrame
+    reached: pd.DataFrame
     pictures: dict[str, bytes]
 
 

@@ -82,7 +82,7 @@ def measure_prompts(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         encoder = PromptEncoder(model)
     except ValueError as error:
         return _problem(["models", model["name"]], f"model {model['name']!r} {error}")
-    limits = {"max_model_len": model["max_model_len"], "context": _positions(model)}
+    limits = context_limits(model)
     context = model["max_model_len"] or 0
     for corpus in job["corpora"]:
         demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
@@ -128,12 +128,15 @@ def writing_from_json(data: dict[str, Any]) -> Writing:
     )
 
 
-def _positions(model: dict[str, Any]) -> int | None:
-    """Return the number of positions that a model was made for, None where it does not say."""
+def context_limits(model: dict[str, Any]) -> dict[str, int | None]:
+    """Return what a prompt and its reply may take in tokens, None where nothing says."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(
         model["folder"], trust_remote_code=model["trust_remote_code"]
     ).get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    return int(positions) if positions else None
+    return {
+        "max_model_len": model["max_model_len"],
+        "context": int(positions) if positions else None,
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.effects import RANDOM
+from analysis.effects import MIXTURE, RANDOM
 from manifests.resolve import Steered
 from manifests.schema import Steering
 from manifests.steering import SteeringPrompts
@@ -21,8 +21,8 @@ class Condition:
     """One way in which the residual stream is changed.
 
     Attributes:
-        direction: `valence`, `arousal`, an emotion, `random-0` and so on; "" where nothing is
-            added.
+        direction: `valence`, `arousal`, an emotion, `random-0` or `mixture-0` and so on; "" where
+            nothing is added.
         source: layer that the direction was found at.
         target: layer whose output it is added to.
         strength: length of what is added, in units of the mean token norm at `target`; negative
@@ -52,9 +52,14 @@ class Condition:
 UNSTEERED = Condition("", -1, -1, 0.0)
 
 
+TENSOR, HELD_OUT = "direction.", "held-out."
+"""What names in the file of directions begin with: a direction's rows; an axis' r with emotions
+that its direction never saw, by layer."""
+
+
 def tensor_name(direction: str) -> str:
     """Return the name of a direction's tensor."""
-    return f"direction.{direction}"
+    return f"{TENSOR}{direction}"
 
 
 def steered_layers(spec: Steering, n_layers: int) -> list[int]:
@@ -64,9 +69,23 @@ def steered_layers(spec: Steering, n_layers: int) -> list[int]:
     return sorted({min(n_layers - 1, round(n_layers * depth)) for depth in DEPTHS})
 
 
+TRANSFER_CONTROLS = 8
+"""Random directions that say, at every layer, what a transferred one does by chance."""
+
+
 def random_names(spec: Steering) -> list[str]:
-    """Return the names of the random directions."""
-    return [f"{RANDOM}{number}" for number in range(spec.random)]
+    """Return the names of the random directions, those that texts are written with first."""
+    return [f"{RANDOM}{number}" for number in range(spec.random + spec.controls)]
+
+
+def mixture_names(spec: Steering) -> list[str]:
+    """Return the names of the random mixtures of the emotions' vectors."""
+    return [f"{MIXTURE}{number}" for number in range(spec.controls)]
+
+
+def tested_strength(spec: Steering) -> float:
+    """Return the strength at which directions are held against controls: the middle one."""
+    return sorted(spec.strengths)[len(spec.strengths) // 2]
 
 
 def written_conditions(spec: Steering, layers: Sequence[int]) -> list[Condition]:
@@ -74,7 +93,7 @@ def written_conditions(spec: Steering, layers: Sequence[int]) -> list[Condition]
     signed = sorted(sign * strength for strength in spec.strengths for sign in (-1, 1))
     found = [
         Condition(direction, layer, layer, strength)
-        for direction in (*spec.directions, *random_names(spec))
+        for direction in (*spec.directions, *random_names(spec)[: spec.random])
         for layer in layers
         for strength in signed
     ]
@@ -88,22 +107,36 @@ def written_conditions(spec: Steering, layers: Sequence[int]) -> list[Condition]
     return list(dict.fromkeys([UNSTEERED, *found]))
 
 
+def chosen_conditions(spec: Steering, layers: Sequence[int]) -> list[Condition]:
+    """Return the conditions that preferences are taken under: those written, and their controls."""
+    controls = [
+        Condition(direction, layer, layer, sign * tested_strength(spec))
+        for direction in (*random_names(spec), *mixture_names(spec))
+        for layer in layers
+        for sign in (-1, 1)
+    ]
+    return list(dict.fromkeys([*written_conditions(spec, layers), *controls]))
+
+
 def scored_conditions(
     spec: Steering, layers: Sequence[int], blocks: Sequence[int]
 ) -> list[Condition]:
-    """Return the conditions that log-odds are taken under: those written, and every transfer.
+    """Return the conditions that log-odds are taken under: chosen ones, every transfer, controls.
 
     Args:
         spec: the manifest's section.
         layers: that the model is steered at.
         blocks: that have directions.
     """
-    found = written_conditions(spec, layers)
+    found = chosen_conditions(spec, layers)
     if spec.transfer is not None:
+        moved = [
+            *((spec.transfer.direction, i, j) for j in blocks for i in blocks),
+            *((name, j, j) for name in random_names(spec)[:TRANSFER_CONTROLS] for j in blocks),
+        ]
         found += [
-            Condition(spec.transfer.direction, source, target, sign * spec.transfer.strength)
-            for target in blocks
-            for source in blocks
+            Condition(direction, source, target, sign * spec.transfer.strength)
+            for direction, source, target in moved
             for sign in (-1, 1)
         ]
     return list(dict.fromkeys(found))

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.steering.addition import Addition
-from engine.steering.conditions import Condition, Opening, scored_conditions, written_conditions
+from engine.steering.conditions import (
+    Condition,
+    Opening,
+    chosen_conditions,
+    scored_conditions,
+    written_conditions,
+)
 from manifests.schema import Steering
 from manifests.steering import SteeringPrompts
 
 WRITTEN, SCORED, JUDGED = "written", "scored", "judged"
-"""Kinds of rows in a journal: a text; a condition's log-odds; a text's perplexity."""
+"""Kinds of rows in a journal: a text; a condition's log-probabilities; a text's perplexity."""
 
 
 def spec_of(job: dict[str, Any]) -> Steering:
@@ -38,10 +44,12 @@ def prompts_of(job: dict[str, Any]) -> SteeringPrompts:
 
 
 def conditions_of(job: dict[str, Any], what: str) -> list[Condition]:
-    """Return the conditions that are `written` or `scored`."""
+    """Return the conditions that are `written`, `chosen` (preferences are taken) or `scored`."""
     spec = spec_of(job)
     if what == "written":
         return written_conditions(spec, job["layers"])
+    if what == "chosen":
+        return chosen_conditions(spec, job["layers"])
     return scored_conditions(spec, job["layers"], job["blocks"])
 
 
@@ -57,6 +65,10 @@ def addition_of(job: dict[str, Any], condition: Condition) -> Addition | None:
         condition.target,
         condition.strength * unit,
     )
+
+
+Ends = tuple[list[int], list[list[int]]]
+"""Token ids of a beginning, and of each of its ends."""
 
 
 class OpeningEncoder:
@@ -115,6 +127,31 @@ class OpeningEncoder:
             for given in (prompt, [*prompt, *ids])
         )
         return str(whole[len(before) :])
+
+    def self_reports(self, prompts: SteeringPrompts) -> list[Ends]:
+        """Return the beginnings of self-reports, each with its positive, then negative ends.
+
+        Raises:
+            ValueError: the tokenizer joins a beginning and an end.
+        """
+        ends = (*prompts.positive, *prompts.negative)
+        return [
+            (self.text(beginning), [self.end(beginning, end) for end in ends])
+            for beginning in prompts.self_report
+        ]
+
+    def choices(self, prompts: SteeringPrompts) -> list[Ends]:
+        """Return each pair's sentence in both orders, with the pleasant and the unpleasant end.
+
+        Raises:
+            ValueError: the tokenizer joins a sentence and an end.
+        """
+        found = []
+        for pair in prompts.preferences:
+            for first, second in (pair, pair[::-1]):
+                sentence = prompts.preference.format(first=first.strip(), second=second.strip())
+                found.append((self.text(sentence), [self.end(sentence, end) for end in pair]))
+        return found
 
     def stop_tokens(self) -> set[int]:
         """Return the tokens that end a reply: the tokenizer's and the generation config's."""

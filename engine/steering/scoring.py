@@ -1,8 +1,9 @@
-"""Measures without sampling, in a child process: log-odds by condition, perplexity by text.
+"""Measures without sampling, in a child process: what follows by condition, perplexity by text.
 
-Log-odds: log P(any positive end) - log P(any negative end) behind a beginning of a report about the
-speaker's own feeling. Preference: log P(pleasant) - log P(unpleasant) as the end of a sentence that
-names both, mean over both orders. Perplexity: how the model as it is finds what was written.
+Self-reports: log P of each positive and negative end behind a beginning about the speaker's own
+feeling, from which log-odds follow (`analysis.effects`). Preference: log P(pleasant) -
+log P(unpleasant) as the end of a sentence that names both, mean over both orders. Perplexity: how
+the model as it is finds what was written.
 """
 
 from __future__ import annotations
@@ -82,12 +83,12 @@ def _every_row(
     unread: Sequence[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     prompts = prompts_of(job)
-    measures, written = Measures(steered, encoder, prompts), set(conditions_of(job, "written"))
+    measures, wanted = Measures(steered, encoder, prompts), set(conditions_of(job, "chosen"))
     for first in range(0, len(todo), CONDITIONS_AT_ONCE):
         conditions = todo[first : first + CONDITIONS_AT_ONCE]
         additions = [addition_of(job, condition) for condition in conditions]
-        log_odds = measures.log_odds(additions)
-        chosen = [number for number, c in enumerate(conditions) if c in written]
+        log_p = measures.self_reports(additions).round(6)
+        chosen = [number for number, c in enumerate(conditions) if c in wanted]
         preference = measures.preferences([additions[number] for number in chosen])
         by_number = dict(zip(chosen, preference.tolist(), strict=True))
         for number, condition in enumerate(conditions):
@@ -95,8 +96,8 @@ def _every_row(
                 "row": SCORED,
                 "key": condition.key,
                 "condition": condition.json(),
-                "log_odds": log_odds[number].tolist(),
-                "preference": by_number.get(number),  # of conditions that texts are written under
+                "log_p": log_p[number].tolist(),
+                "preference": by_number.get(number),  # not of what is transferred only
             }
     beginnings = {opening.id: encoder.encode(opening) for opening in openings(prompts)}
     for first in range(0, len(unread), TEXTS_AT_ONCE):
@@ -122,28 +123,14 @@ class Measures:
             ValueError: the tokenizer joins a beginning and an end.
         """
         self._steered = steered
-        self._reports = [
-            (
-                encoder.text(beginning),
-                [encoder.end(beginning, e) for e in (*prompts.positive, *prompts.negative)],
-            )
-            for beginning in prompts.self_report
-        ]
-        self._n_positive = len(prompts.positive)
-        self._choices = []
-        for pair in prompts.preferences:
-            for first, second in (pair, pair[::-1]):
-                sentence = prompts.preference.format(first=first.strip(), second=second.strip())
-                ends = [encoder.end(sentence, end) for end in pair]
-                self._choices.append((encoder.text(sentence), ends))
+        self._reports, self._choices = encoder.self_reports(prompts), encoder.choices(prompts)
 
-    def log_odds(self, additions: Sequence[Addition | None]) -> np.ndarray:
-        """Return log-odds of positive against negative ends, [addition, beginning], in nats."""
-        found = []
-        for beginning, ends in self._reports:
-            logp = self._steered.log_probabilities(beginning, ends, additions)
-            positive, negative = logp[:, : self._n_positive], logp[:, self._n_positive :]
-            found.append(_log_sum(positive) - _log_sum(negative))
+    def self_reports(self, additions: Sequence[Addition | None]) -> np.ndarray:
+        """Return each end's log-probability, [addition, beginning, end], in nats."""
+        found = [
+            self._steered.log_probabilities(beginning, ends, additions)
+            for beginning, ends in self._reports
+        ]
         return np.stack(found, axis=1)
 
     def preferences(self, additions: Sequence[Addition | None]) -> np.ndarray:
@@ -156,7 +143,3 @@ class Measures:
             found.append(logp[:, 0] - logp[:, 1])
         by_order = np.stack(found, axis=1).reshape(len(additions), -1, 2)
         return np.asarray(by_order.mean(axis=2))
-
-
-def _log_sum(logp: np.ndarray) -> np.ndarray:
-    return np.asarray(np.logaddexp.reduce(logp, axis=1))

@@ -8,59 +8,57 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.effects import is_random
+from analysis.report.steering import own_words_out
 from store.layout import Layout
 
 COLUMNS = (
     "direction",
     "layer",
-    "log-odds a unit",
+    "log-odds",
     "95 % interval",
-    "Page p",
-    "of random",
-    "valence of words",
-    "perplexity at most",
+    "p",
+    "choices",
+    "p of choices",
+    "nats a token",
+    "held-out r",
 )
 
 
 def print_steering(console: Console, layout: Layout) -> None:
-    """Print how each direction moves log-odds, the words written and their perplexity."""
-    trends, steering = (
-        pd.read_csv(layout.tables / f"{name}.csv", keep_default_na=False, na_values="nan")
-        for name in ("steering_trends", "steering")
+    """Print what each direction does at the strength tested, and by chance."""
+    tests = pd.read_csv(
+        layout.tables / "steering_tests.csv", keep_default_na=False, na_values="nan"
     )
-    for (model, corpus), cell in trends.groupby(["model", "corpus"], sort=False):
-        here = steering[(steering["model"] == model) & (steering["corpus"] == corpus)]
+    for (model, corpus), cell in tests.groupby(["model", "corpus"], sort=False):
+        strengths = ", ".join(f"{value:g}" for value in sorted(cell["strength"].unique()))
         console.print(
             f"\n[bold]{model} steered with directions of {corpus}[/bold]\n"
-            "change for a strength of one mean token norm; log-odds of positive against negative "
-            "self-reports, in nats; `of random`: over the largest of the random directions'",
+            f"half the difference of adding and subtracting {strengths} of a mean token norm: "
+            "log-odds of positive against negative self-reports (a direction's own word left out) "
+            "and of pleasant against unpleasant choices, nats; p against random directions and "
+            "random mixtures of emotions, the larger, corrected; nats a token more of what is "
+            "written, at the worse sign",
             soft_wrap=True,
         )
         table = Table(box=None, header_style="bold")
         for column in COLUMNS:
             table.add_column(column, justify="left" if column == "direction" else "right")
-        for (direction, layer), rows in cell.groupby(["direction", "layer"], sort=False):
-            if is_random(str(direction)):
-                continue
-            by_measure = rows.set_index("measure")
-            odds = by_measure.loc["log_odds"]
-            steered = here[(here["direction"] == direction) & (here["layer"] == layer)]
-            nll = steered[steered["measure"] == "nll"]["mean"].max()
+        choices = cell[cell["measure"] == "preference"].set_index(["direction", "layer"])
+        for _, odds in own_words_out(cell).iterrows():
+            key = (odds["direction"], odds["layer"])
+            choice = choices.loc[key] if key in choices.index else {}
             table.add_row(
-                str(direction),
-                str(layer),
-                _number(odds["slope"], "+.2f"),
+                str(odds["direction"]),
+                str(odds["layer"]),
+                _number(odds["effect"], "+.2f"),
                 f"{_number(odds['low'], '+.2f')} to {_number(odds['high'], '+.2f')}",
-                _number(odds["page_p"], ".1g"),
-                _number(odds["beyond_random"], ".1f"),
-                _number(by_measure.loc["valence", "slope"], "+.2f"),
-                _number(math.exp(nll), ",.1f"),
+                _number(odds["p_corrected"], ".2g"),
+                _number(choice.get("effect", math.nan), "+.2f"),
+                _number(choice.get("p_corrected", math.nan), ".2g"),
+                _number(odds["nll_change"], "+.2f"),
+                _number(odds["held_out_r"], ".2f"),
             )
         console.print(table)
-        base = here[(here["direction"] == "") & (here["measure"] == "nll")]["mean"]
-        if len(base):
-            console.print(f"perplexity unsteered {math.exp(base.iloc[0]):,.1f}")
 
 
 def _number(value: float, form: str) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.device import has_gpu, replica_environments
+from engine.generation.prompts import context_limits
 from engine.generation.replicas import Ask, Replicas
 from engine.steering.addition import Addition, request_arguments
-from engine.steering.conditions import Condition, Opening, Request, requests
+from engine.steering.conditions import Condition, Opening, Request, openings, requests
 from engine.steering.jobs import (
     WRITTEN,
     OpeningEncoder,
@@ -94,6 +95,16 @@ class _Asking:
         self._job, self._spec = job, spec
         self.encoder = OpeningEncoder(job["model"])
         self._encoded: dict[Opening, list[int]] = {}
+        self.encoder.self_reports(prompts_of(job))  # refused now rather than when texts are there
+        self.encoder.choices(prompts_of(job))
+        self.longest = max(len(self.prompt(opening)) for opening in openings(prompts_of(job)))
+        for name, limit in context_limits(job["model"]).items():
+            if limit is not None and self.longest + spec.max_new_tokens > limit:
+                raise ValueError(
+                    f"the longest prompt ({self.longest} tokens) and steering.max_new_tokens "
+                    f"({spec.max_new_tokens}) are more than the {name} of "
+                    f"{job['model']['name']!r} ({limit}); lower max_new_tokens"
+                )
 
     def prompt(self, opening: Opening) -> list[int]:
         if opening not in self._encoded:
@@ -139,8 +150,7 @@ def _by_vllm(
     environments = replica_environments(
         model["replicas"], model["tensor_parallel_size"], model["gpu_memory_utilization"]
     )
-    longest = max(len(asking.prompt(request.opening)) for request in todo)
-    model = {**model, "context": longest + spec.max_new_tokens}
+    model = {**model, "context": asking.longest + spec.max_new_tokens}
 
     def prepare(llm: Any) -> None:
         llm.collective_rpc("emovec_steer", args=(job["directions"],))

@@ -90,6 +90,8 @@ def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, repor
 
 
 def look_at_superseded(layout: Layout, report: Report) -> None:
-    """Check the journals of corpora of other settings."""
-    for journal in sorted((layout.run / "corpora" / ".superseded").glob("*/journal.jsonl")):
+    """Check the journals of corpora, and of steering, of other settings."""
+    corpora = (layout.run / "corpora" / ".superseded").glob("*/journal.jsonl")
+    steering = (layout.run / "cells").glob("*/.superseded/*.jsonl")
+    for journal in (*sorted(corpora), *sorted(steering)):
         look_at_journal(layout, journal, "", report)

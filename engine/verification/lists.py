@@ -242,6 +242,10 @@ REASONS: tuple[tuple[Callable[[str], bool], str], ...] = (
         lambda key: key.startswith("corpora/.superseded/"),
         "corpora of other settings; of their journals each row was checked",
     ),
+    (
+        lambda key: key.startswith("cells/") and "/.superseded/" in key,
+        "steering of other settings; each row was checked",
+    ),
 )
 """Files that no digest speaks of, and why."""
 
