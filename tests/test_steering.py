@@ -569,7 +569,10 @@ def test_bad_prompts_are_named(
     ("name", "message"),
     [
         ("hapy", "corpus 'own' has no emotion 'hapy'; did you mean 'happy'?"),
-        ("valence", "needs 10 rated emotions; of corpus 'own' glasgow rates 6"),
+        (
+            "valence",
+            "a direction of ratings needs 10 rated emotions; of corpus 'own' glasgow rates 6",
+        ),
     ],
 )
 def test_a_direction_that_an_imported_corpus_cannot_give_is_refused_before_it_is_read(
@@ -590,4 +593,4 @@ def test_a_text_that_the_model_has_no_room_for_is_refused_before_any_is_written(
     assert (
         "steering.max_new_tokens (2000) are more than the context of 'tiny' (1024)" in done.stdout
     )
-    assert not Layout(steered / "runs", "study").steering(CELL).is_file()
+    assert not list(read_journal(Layout(steered / "runs", "study").steering(CELL)))
