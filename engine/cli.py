@@ -131,12 +131,10 @@ def report(
         Path | None, typer.Option("--to", help="File for the page that sets runs side by side.")
     ] = None,
     root: Root = RUNS,
-    scheduler: Scheduler = None,
-    profile: ProfileFile = None,
 ) -> None:
-    """Everything up to the page; of several manifests one page that sets them side by side."""
+    """Tables, pictures and page of what is measured, without a model; of several runs one page."""
     side_by_side = len(manifests) > 1 or to is not None
-    _execute("report", manifests, root, scheduler, profile, closing=not side_by_side)
+    _execute("report", manifests, root, None, None, closing=not side_by_side)
     if not side_by_side:
         return
     from engine.page import page_job, write_page

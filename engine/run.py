@@ -92,6 +92,9 @@ def run_studies(
     for study in studies:
         layout, plan = open_layout(root, study.manifest.name), Plan(study)
         jobs.append(Job(study, layout, plan, plan.inspect(layout)))
+    if command == "report":
+        for job in jobs:
+            _require_measured(job)
     todo = [job for job in jobs if job.pending(command) or job.lacks_manifest]
     for job in todo:
         for name in job.study.importing:
@@ -116,6 +119,22 @@ def run_studies(
         for job in jobs
     }
     return [done.get(job.layout, skipped[job.layout]) for job in jobs]
+
+
+def _require_measured(job: Job) -> None:
+    """Refuse to report on what is not measured yet, since that would take models.
+
+    Raises:
+        InputError: naming the first of the stages that are not done.
+    """
+    lacking = [s for s in job.pending("run") if s.stage.kind not in PHASES["report"]]
+    if lacking:
+        first, more = lacking[0], f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        what = (
+            f"{first.stage.id} is {first.state.value}{more}, and a report runs no model; "
+            f"`emovec run {job.study.document.file}` does both"
+        )
+        raise InputError(Problem(job.study.document.file, None, "", what))
 
 
 def open_layout(root: str | Path, run_name: str) -> Layout:

@@ -313,6 +313,14 @@ def test_several_runs_stand_side_by_side_on_one_page(
     shutil.copytree(root, tmp_path / "runs")
     write_corpus_files(tmp_path, seed=3)
     other = write_manifest(tmp_path, tiny_model, name="other")
+    refused = emovec("report", manifest, other, "--root", tmp_path / "runs", check=2)
+    assert (
+        "import:own is to do (and 4 more), and a report runs no model; `emovec run"
+        in refused.stderr
+    )
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs" / "other").exists()
+    emovec("analyze", other, "--root", tmp_path / "runs")
     done = emovec("report", manifest, other, "--root", tmp_path / "runs")
     page = tmp_path / "runs" / "side-by-side" / "study+other.html"
     assert str(page) in done.stdout
