@@ -295,7 +295,9 @@ class Plan:
         for cell in cells:
             settings = {
                 "model": self.models[cell.model],
-                **manifest.extraction.model_dump(mode="json", exclude={"batch_tokens", "workers"}),
+                **manifest.extraction_of(cell.model).model_dump(
+                    mode="json", exclude={"batch_tokens", "workers"}
+                ),
             }
             self._add("extract", cell.name, settings, (self.corpus_stage(cell.corpus),))
         analysed = {

@@ -71,7 +71,7 @@ class CellReading:
     def __init__(self, ledger: Ledger, here: Workers, stage: Stage):
         self._ledger, self._here, self._stage = ledger, here, stage
         self._cell = ledger.plan.cell(stage.name)
-        extraction = ledger.plan.study.manifest.extraction
+        extraction = ledger.plan.study.manifest.extraction_of(self._cell.model)
         self.holds = f"{ledger.folders[self._cell.model]} {extraction.backend} {extraction.dtype}"
         self.ended = False
         self._tokens, self._seconds = 0, 0.0
@@ -163,7 +163,7 @@ class CellReading:
         shape, layers = plan.shapes[model], plan.layers(model)
         assert shape is not None
         assert layers is not None
-        extraction = plan.study.manifest.extraction
+        extraction = plan.study.manifest.extraction_of(model)
         return (
             read_corpus(self._ledger.layout.stories(self._cell.corpus)).texts,
             [window.name for window in extraction.windows],
@@ -209,7 +209,7 @@ def reading_job(plan: Plan, layout: Layout, cell: Cell, folder: str) -> dict[str
             "gpu_memory_utilization": entry.gpu_memory_utilization,
         },
         "extraction": {
-            **manifest.extraction.model_dump(mode="json"),
+            **manifest.extraction_of(cell.model).model_dump(mode="json"),
             "layers": plan.layers(cell.model),
         },
         "corpus": str(layout.stories(cell.corpus).resolve()),

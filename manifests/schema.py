@@ -135,6 +135,8 @@ class ModelEntry(Strict):
     on a CPU). For reading, see `extraction.workers`."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of a GPU's memory that vLLM may take; a GPU with less of it free counts as taken."""
+    backend: Literal["transformer_lens", "vllm"] | None = None
+    """Who reads with this model; `extraction.backend` when absent."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """Stories written at once; left to vLLM (64 on a CPU) when absent."""
     max_model_len: int | None = Field(default=None, ge=64)
@@ -619,3 +621,8 @@ class Manifest(Strict):
     """What is steered; nothing when absent, the defaults with `{}`."""
     report: Report = Field(default_factory=Report)
     """What the page carries."""
+
+    def extraction_of(self, model: str) -> Extraction:
+        """Return how a model reads: the manifest's section with the model's own backend."""
+        backend = self.models[model].backend or self.extraction.backend
+        return self.extraction.model_copy(update={"backend": backend})

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.plan import Plan
 from manifests import InputError, load_study
 from manifests.resolve import assign_topics
 from manifests.schema import Manifest, Strict
+from tests.tiny import write_manifest
 
 GOOD = """\
 version: 1
@@ -215,3 +217,19 @@ def test_names_on_paper_do_not_change_with_the_folder(tmp_path: Path) -> None:
     before = load_study(tmp_path / "a" / "m.yaml").writing["own"].emotions
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert load_study(tmp_path / "b" / "m.yaml").writing["own"].emotions == before
+
+
+def test_a_model_may_have_a_reader_of_its_own(tmp_path: Path, tiny_model: Path) -> None:
+    def stages(**entry: str) -> dict[str, str]:
+        models = {"one": {"path": str(tiny_model), **entry}, "two": {"path": str(tiny_model)}}
+        plan = Plan(load_study(write_manifest(tmp_path, tiny_model, models=models)))
+        return {key: stage.fingerprint for key, stage in plan.stages.items() if "@" in key}
+
+    plain, same, other = (
+        stages(), stages(backend="transformer_lens"), stages(backend="vllm"),
+    )  # fmt: skip
+    assert same == plain
+    changed = {key for key, value in other.items() if value != plain[key]}
+    assert changed == {"extract:one@own", "analyze:one@own"}
+    with pytest.raises(InputError, match=r"models\.one\.backend"):
+        stages(backend="hands")

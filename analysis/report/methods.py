@@ -41,7 +41,7 @@ def methods(run: RunContent) -> list[Part]:
     parts = [
         Part("Models", tuple(_model(n, e, known.get(n, {}), n in wrote) for n, e in given.items())),
         *(_corpus(run, name, entry) for name, entry in manifest["corpora"].items()),
-        Part("Reading", tuple(_reading(manifest["extraction"]))),
+        Part("Reading", tuple(_reading(manifest["extraction"], _backends(manifest)))),
         Part("Analysis", tuple(_analysis(run, manifest["analysis"]))),
     ]
     lines = []
@@ -87,7 +87,7 @@ def citations(runs: list[RunContent]) -> list[Source]:
                 "https://doi.org/10.3758/s13428-018-1099-3",
             )
         )
-    backends = {run.manifest["extraction"]["backend"] for run in runs}
+    backends = {backend for run in runs for backend in _backends(run.manifest)}
     if "transformer_lens" in backends:
         sources.append(
             Source(
@@ -154,16 +154,29 @@ def _corpus(run: RunContent, name: str, entry: dict[str, Any]) -> Part:
     return Part(f"Corpus {name}", tuple(lines), tuple(content.prompts.items()))
 
 
-def _reading(spec: dict[str, Any]) -> list[str]:
+def _backends(manifest: dict[str, Any]) -> dict[str, list[str]]:
+    """Return who reads, each with the models that it reads with."""
+    found: dict[str, list[str]] = {}
+    for name, entry in manifest["models"].items():
+        backend = entry.get("backend") or manifest["extraction"]["backend"]
+        found.setdefault(backend, []).append(name)
+    return found
+
+
+def _reading(spec: dict[str, Any], backends: dict[str, list[str]]) -> list[str]:
     windows = ", ".join(
         f"{w['name']} = [{w['start']}, {w.get('end', 'end')})"
         + (", each token divided by its root mean square" if w["normalize"] == "rms" else "")
         for w in spec["windows"]
     )
     layers = spec["layers"] if spec["layers"] == "all" else ", ".join(map(str, spec["layers"]))
+    readers = "; ".join(
+        backend if len(backends) == 1 else f"{backend} ({', '.join(models)})"
+        for backend, models in backends.items()
+    )
     return [
         f"The text alone, without a chat template, cut at {spec['max_tokens']} tokens, read with "
-        f"{spec['backend']} in {spec['dtype']}; layers: {layers}, and the embedding output as -1.",
+        f"{readers} in {spec['dtype']}; layers: {layers}, and the embedding output as -1.",
         "The residual stream after each block, averaged over the tokens of a window in float32: "
         f"{windows} (half-open, position 0 is the first token).",
     ]
