@@ -22,9 +22,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student_t
 
 from analysis.effects import (
-    MIXTURE,
     OTHER,
-    RANDOM,
     WHERE,
     Condition,
     SteeredCell,
@@ -34,6 +32,7 @@ from analysis.effects import (
     is_control,
     trends,
 )
+from manifests.steering import MIXTURE, RANDOM
 
 TESTED = ("log_odds", "log_odds" + OTHER, "preference")
 """Measures that controls are taken of: those that need no text."""

@@ -27,12 +27,9 @@ from analysis.corpus import story_ratings
 from analysis.settings import AXES
 from analysis.words import find_inflections, repeated_share, words_of
 from manifests.norms import Norms
+from manifests.steering import MIXTURE, RANDOM
 
 LEVEL = 0.95
-RANDOM, MIXTURE = "random-", "mixture-"
-"""What the names of controls begin with: random directions, and random mixtures of the emotions'
-vectors."""
-
 OTHER = "_other"
 """What a measure's name ends with where the direction's own words are left out."""
 

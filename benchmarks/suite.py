@@ -1,6 +1,7 @@
 """`emovec bench`: the benchmarks one after another, at a size that fits a quarter of an hour each.
 
-Each is a module of its own with options of its own; here are those that suit most machines.
+Each is a module of its own with options of its own; here are those that suit most machines. The
+command line reads its help from here, so that nothing heavy is imported at the top.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from engine.device import has_gpu
 
 PARTS = (
     "generation",
@@ -42,6 +41,8 @@ def commands(
         out: where reports go.
         root: an object store's address, for `storage`.
     """
+    from engine.device import has_gpu
+
     large = has_gpu()
     of_model = [*(["--model", model] if model else []), "--weights", weights]
     settings = {

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.suite import PARTS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -366,10 +368,7 @@ def fetch(
 def bench(
     part: Annotated[
         str,
-        typer.Argument(
-            metavar="[PART]",
-            help="generation, extraction, analysis, storage, machines, steering, reading, or all.",
-        ),
+        typer.Argument(metavar="[PART]", help=f"{', '.join(PARTS)}, or all."),
     ] = "all",
     model: Annotated[
         str | None, typer.Option("--model", help="A folder, or a shape such as llama-3.1-8b.")
@@ -383,7 +382,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure this machine against what one would use instead; reports as JSON and Markdown."""
-    from benchmarks.suite import PARTS, commands, run_suite
+    from benchmarks.suite import commands, run_suite
     from engine.device import has_gpu
     from manifests.errors import InputError, Problem
 

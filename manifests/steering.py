@@ -13,6 +13,10 @@ from manifests.lists import HERE, is_path, placeholders
 CHOICES = "preferences"
 REPORT = "self_report"
 
+RANDOM, MIXTURE = "random-", "mixture-"
+"""What the names of controls begin with: random directions, and random mixtures of the emotions'
+vectors."""
+
 
 @dataclass(frozen=True)
 class SteeringPrompts:

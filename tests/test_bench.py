@@ -26,6 +26,8 @@ def test_bad_options_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_part_has_a_command_and_a_module(tmp_path: Path) -> None:
     found = commands(PARTS, "llama-3.1-8b", "random", 2, tmp_path, "s3://bucket/folder")
     assert [command[2] for command in found] == [f"benchmarks.{part}" for part in PARTS]
+    told = " ".join(emovec("bench", "--help").stdout.split())
+    assert f"{', '.join(PARTS)}, or all." in told
     for part, command in zip(PARTS, found, strict=True):
         assert (Path(__file__).parents[1] / "benchmarks" / f"{part}.py").is_file()
         of_model = part in ("generation", "extraction", "steering")

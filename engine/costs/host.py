@@ -15,9 +15,10 @@ from engine.plan import Plan, State, Status
 from store.layout import Layout
 from store.shards import SHARD_BYTES
 
-LAYER_SECONDS, DRAW_SECONDS = 0.6, 0.0048
-"""Of one core for a window and layer of 171 emotions, and for each draw beyond (257 s for a cell of
-96 on two cores: benchmarks/results/2026-11-23-analysis.md)."""
+LAYER_SECONDS, DRAW_SECONDS = 1.7, 0.0046
+"""Of one core for a window and layer of 171 emotions with 10,000 permutations and the detection of
+held-out stories, and for each draw of stories and emotions beyond: a cell of 96 with 1,000 draws
+takes 304 s on two processes (2026-11-26)."""
 
 ANALYST = 2**30
 """Bytes of a process that analyses."""

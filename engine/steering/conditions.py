@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.effects import MIXTURE, RANDOM
 from manifests.resolve import Steered
 from manifests.schema import Steering
-from manifests.steering import SteeringPrompts
+from manifests.steering import MIXTURE, RANDOM, SteeringPrompts
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 """Where a model is steered when the manifest names no layers."""
