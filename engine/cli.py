@@ -344,7 +344,8 @@ def fetch(
     studies = [_load(manifest) for manifest in manifests]
     from engine.fetching import fetch_all
 
-    console, lacking, open_revisions = _console(), 0, {}
+    console, lacking = _console(), 0
+    to_pin: dict[str, list[str]] = {"models": [], "corpora": []}
     with console.status("") as status:
         for found in fetch_all(studies, descriptions, status.update):
             if found.problem:
@@ -353,12 +354,17 @@ def fetch(
                 continue
             where = found.commit or found.folder or ""
             console.print(f"here    {found.name:<24} {found.origin}  {where}", soft_wrap=True)
-            if found.commit is not None and not found.pinned:
-                open_revisions[found.name] = found.commit
-    if open_revisions:
-        console.print("\nto pin what is here, put under models:", style="bold")
-        for name, commit in open_revisions.items():
-            console.print(f"  {name}: {{revision: {commit}}}", soft_wrap=True)
+            if found.commit is None or found.pinned:
+                continue
+            if found.kind == "model":
+                to_pin["models"].append(f"{found.name}: {{revision: {found.commit}}}")
+            else:
+                to_pin["corpora"].append(f"{found.name}: {{import: {{revision: {found.commit}}}}}")
+    for key, lines in to_pin.items():
+        if lines:
+            console.print(f"\nto pin what is here, put under {key}:", style="bold")
+        for line in lines:
+            console.print(f"  {line}", soft_wrap=True)
     if lacking:
         console.print(f"\n{lacking} could not be had; the others are here", style="bold")
         raise typer.Exit(1)

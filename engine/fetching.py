@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.hub import WORDS, Repository, ask_hub
 from engine.models import (
     ModelSource,
     ModelUnavailable,
@@ -49,25 +50,41 @@ def fetch_all(
 ) -> Iterator[Fetched]:
     """Yield everything that studies need from elsewhere, once it is here or cannot be had.
 
+    The hub is asked for all of it before anything is downloaded: what is gated or missing comes
+    first, then what can be had.
+
     Args:
         studies: manifests with what they name.
         descriptions_only: of models only what a plan needs: config and tokenizer.
         tell: called with what is being done.
     """
-    seen: set[Any] = set()
+    models: dict[Any, tuple[Study, str, Repository | None]] = {}
+    texts: dict[Any, tuple[Study, str, Repository]] = {}
     for study in studies:
         for name in study.manifest.models:
             source = model_source(study, name)
             key = (source.builtin, source.hf, source.revision, source.path, source.random_seed)
-            if key not in seen:
-                seen.add(key)
-                yield _fetch_model(study, name, descriptions_only, tell)
+            there = source.hf and Repository("model", source.hf, source.revision)
+            models.setdefault(key, (study, name, there or None))
         for name in study.importing:
             spec = study.importing[name].spec
-            if spec.hf is not None and (spec.hf, spec.revision, spec.config) not in seen:
-                seen.add((spec.hf, spec.revision, spec.config))
-                tell(f"fetching the data set {spec.hf}")
-                yield _fetch_texts(study, name)
+            if spec.hf is not None:
+                repository = Repository("dataset", spec.hf, spec.revision)
+                texts.setdefault((repository, spec.config), (study, name, repository))
+    tell("asking the hub")
+    found = [*models.values(), *texts.values()]
+    answers = ask_hub(repository for _, _, repository in found if repository is not None)
+    for _, name, repository in found:
+        if repository is not None and (why := answers[repository].problem):
+            kind = WORDS[repository.kind]
+            yield Fetched(kind, name, repository.name, None, False, None, why)
+    for study, name, repository in models.values():
+        if repository is None or not answers[repository].problem:
+            yield _fetch_model(study, name, descriptions_only, tell)
+    for study, name, repository in texts.values():
+        if not answers[repository].problem:
+            tell(f"fetching the data set {repository.name}")
+            yield _fetch_texts(study, name, answers[repository].commit)
 
 
 def _fetch_model(
@@ -116,12 +133,12 @@ def fetch_here(source: ModelSource, tell: Callable[[str], None]) -> Path:
     return fetch_model(source, run_child, complete=True)
 
 
-def _fetch_texts(study: Study, corpus: str) -> Fetched:
+def _fetch_texts(study: Study, corpus: str, commit: str | None) -> Fetched:
     source = study.importing[corpus]
     origin = str(source.spec.hf)
     try:
         n = sum(1 for _ in read_texts(source))
     except InputError as error:
         return Fetched("data set", corpus, origin, None, False, None, str(error))
-    revision = source.spec.revision
-    return Fetched("data set", corpus, f"{origin}, {n:,} texts", None, revision is not None, None)
+    pinned = commit is not None and source.spec.revision == commit
+    return Fetched("data set", corpus, f"{origin}, {n:,} texts", commit, pinned, None)

@@ -19,6 +19,7 @@ import platformdirs
 from filelock import FileLock
 
 from engine.gguf_bounds import require_bounds
+from engine.hub import refusal
 from manifests.builtin import BUILTIN_MODELS, BuiltinModel
 from manifests.errors import InputError, shorten
 from manifests.resolve import Study
@@ -248,7 +249,7 @@ def _fetch_trained(source: ModelSource, run_child: RunChild, complete: bool) -> 
         return _unpacked(source.builtin, BUILTIN_MODELS[source.builtin], run_child)
     if source.path is not None:
         return Path(source.path)
-    whole = _whole_snapshot(str(source.hf), source.revision)
+    whole = whole_snapshot(str(source.hf), source.revision)
     if whole is not None and not complete:
         return whole
     return Path(run_child("download", {"repository": source.hf, "revision": source.revision}))
@@ -261,7 +262,9 @@ def fetch_description(source: ModelSource) -> Path:
         ModelUnavailable: they cannot be had.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()  # of files of some kilobytes, across lines of our own
     wanted = ["config.json", "generation_config.json", "tokenizer*"]
     return _from_hub(
         str(source.hf),
@@ -458,7 +461,7 @@ def download(job: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) ->
     return str(folder)
 
 
-def _whole_snapshot(repository: str, revision: str | None) -> Path | None:
+def whole_snapshot(repository: str, revision: str | None) -> Path | None:
     """Return a model's folder in this machine's cache if all its weights are there.
 
     A node without a network then asks nobody.
@@ -479,33 +482,39 @@ def _whole_snapshot(repository: str, revision: str | None) -> Path | None:
     return folder if all((folder / name).is_file() for name in weights) else None
 
 
+def hub_cache() -> Path:
+    """Return the folder that the hub's library downloads to."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def cached_bytes(repository: str) -> int:
+    """Return the bytes that this machine's cache holds of a model's files, unfinished ones too."""
+    blobs = hub_cache() / f"models--{repository.replace('/', '--')}" / "blobs"
+    return sum(file.stat().st_size for file in blobs.glob("*"))
+
+
 def _from_hub(repository: str, revision: str | None, get: Callable[[], str]) -> Path:
     """Return the folder that the hub's library downloads to, or why it does not.
 
     Raises:
         ModelUnavailable: the hub or its answer does not allow it.
     """
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(get())
-    except GatedRepoError:
-        what = "is gated: accept its terms on the hub and log in with `hf auth login`"
-    except RepositoryNotFoundError:
-        what = "does not exist on the hub, or is private"
-    except RevisionNotFoundError:
-        what = f"has no revision {revision!r}"
     except LocalEntryNotFoundError:
-        what = "is not in the cache and the hub cannot be reached from here"
+        what = (
+            f"{repository} is not in the cache and the hub cannot be reached from here; "
+            "`emovec fetch` brings it where it can"
+        )
     except (HfHubHTTPError, OSError) as error:
-        what = f"could not be downloaded: {str(error).splitlines()[0]}"
-    raise ModelUnavailable(f"model {repository} {what}")
+        first = str(error).partition("\n")[0]
+        refused = refusal(error, repository, revision)
+        what = refused or f"{repository} could not be downloaded: {first}"
+    raise ModelUnavailable(f"model {what}")
 
 
 def _cached_config(repository: str, revision: str | None) -> Path | None:

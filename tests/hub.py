@@ -14,9 +14,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(models: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """Serve models by repository id; give the address and the list of what was asked."""
+def hub(
+    models: dict[str, Path], gated: set[str], data_sets: dict[str, Path] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve models and data sets by repository id; give the address and what was asked."""
     asked: list[str] = []
+    folders = {"models": models, "datasets": data_sets or {}}
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -29,13 +32,16 @@ def hub(models: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[st
             path = self.path.partition("?")[0]
             asked.append(path)
             parts = path.strip("/").split("/")
-            if parts[:2] == ["api", "models"]:
-                self._describe("/".join(parts[2:4]), parts)
+            if parts[0] == "api" and parts[1] in folders:
+                self._describe(folders[parts[1]], "/".join(parts[2:4]), parts)
                 return
+            found = models
+            if parts[0] == "datasets":
+                found, parts = folders["datasets"], parts[1:]
             repository, file = "/".join(parts[:2]), "/".join(parts[4:])
-            source = models.get(repository, Path("none")) / file
+            source = found.get(repository, Path("none")) / file
             if not source.is_file():
-                self._refuse(404, "EntryNotFound" if repository in models else "RepoNotFound")
+                self._refuse(404, "EntryNotFound" if repository in found else "RepoNotFound")
                 return
             if repository in gated and file != "config.json":
                 self._refuse(403, "GatedRepo")
@@ -48,14 +54,17 @@ def hub(models: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[st
             }
             self._send(200, headers, content if body else b"")
 
-        def _describe(self, repository: str, parts: list[str]) -> None:
-            if repository not in models:
+        def _describe(self, found: dict[str, Path], repository: str, parts: list[str]) -> None:
+            if repository not in found:
                 self._refuse(401, "RepoNotFound")
+                return
+            if parts[-1] == "auth-check" and repository in gated:
+                self._refuse(403, "GatedRepo")
                 return
             if "revision" in parts and parts[-1] not in ("main", COMMIT):
                 self._refuse(404, "RevisionNotFound")
                 return
-            files = sorted(models[repository].iterdir())
+            files = sorted(found[repository].iterdir())
             answer: object
             if "tree" in parts:
                 answer = [
@@ -65,6 +74,7 @@ def hub(models: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[st
             else:
                 names = [{"rfilename": f.name} for f in files]
                 answer = {"id": repository, "sha": COMMIT, "siblings": names, "tags": []}
+                answer |= {"gated": "manual" if repository in gated else False}
             content = json.dumps(answer).encode()
             self._send(200, {"Content-Length": str(len(content))}, content)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.hub import COMMIT, hub
 from tests.test_run import EMOVEC, ROOT
-from tests.tiny import write_manifest
+from tests.tiny import write_corpus_files, write_manifest
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -45,24 +45,53 @@ def test_fetched_models_are_pinned_and_read_without_a_network(
     assert "downloading" not in read.stdout
 
 
-def test_what_cannot_be_had_is_named_and_the_rest_is_brought(
+def test_what_cannot_be_had_is_named_first_and_the_rest_is_brought(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     models = {
+        "some": {"hf": "lab/tiny"},
         "gone": {"hf": "lab/gone"},
         "closed": {"hf": "lab/closed"},
         "old": {"hf": "lab/tiny", "revision": "v9"},
-        "some": {"hf": "lab/tiny"},
     }
-    manifest = write_manifest(tmp_path, tiny_model, models=models)
-    with hub({"lab/tiny": tiny_model, "lab/closed": tiny_model}, {"lab/closed"}) as (endpoint, _):
+    corpora = {"texts": {"import": {"hf": "lab/secret", "neutral": "neutral.txt"}}}
+    manifest = write_manifest(tmp_path, tiny_model, models=models, corpora=corpora)
+    closed = {"lab/tiny": tiny_model, "lab/closed": tiny_model}
+    with hub(closed, {"lab/closed", "lab/secret"}, {"lab/secret": tmp_path}) as (endpoint, asked):
         done = run(tmp_path, endpoint, "fetch", manifest)
+        questions = [path for path in asked if path.startswith("/api/")]
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    gated = "is gated: accept its terms on the hub and log in with `hf auth login`"
     lines = done.stdout.splitlines()
-    assert "FAILED  gone: model lab/gone does not exist on the hub, or is private" in lines
-    gated = "model lab/closed is gated: accept its terms on the hub and log in with `hf auth login`"
-    assert f"FAILED  closed: {gated}" in lines
-    assert "FAILED  old: model lab/tiny has no revision 'v9'" in lines
-    assert any(line.startswith("here    some") and COMMIT in line for line in lines)
-    assert "3 could not be had; the others are here" in lines
+    assert lines[:4] == [
+        "FAILED  gone: model lab/gone does not exist on the hub, or is private",
+        f"FAILED  closed: model lab/closed {gated}",
+        "FAILED  old: model lab/tiny has no revision 'v9'",
+        f"FAILED  texts: data set lab/secret {gated}",
+    ]
+    assert lines[4].startswith("here    some")
+    assert COMMIT in lines[4]
+    assert "4 could not be had; the others are here" in lines
+    for path in ("models/lab/gone", "models/lab/closed", "datasets/lab/secret"):
+        assert questions.count(f"/api/{path}") == 1
+    assert not any("/resolve/" in path and "tiny" not in path for path in asked)
+
+
+def test_the_commits_of_data_sets_are_told_to_pin(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    write_corpus_files(folder)
+    (folder / "neutral.txt").rename(tmp_path / "neutral.txt")
+    spec = {"hf": "lab/texts", "neutral": "neutral.txt"}
+    corpora = {
+        "open": {"import": spec},
+        "pinned": {"import": {**spec, "revision": COMMIT}},
+    }
+    manifest = write_manifest(tmp_path, tiny_model, corpora=corpora)
+    with hub({}, set(), {"lab/texts": folder}) as (endpoint, _):
+        done = run(tmp_path, endpoint, "fetch", manifest)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "to pin what is here, put under corpora:" in done.stdout
+    assert f"  open: {{import: {{revision: {COMMIT}}}}}\n" in done.stdout
+    assert "pinned: {" not in done.stdout
+    assert "put under models:" not in done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,27 @@ def write_manifest(folder: Path, model: Path, **changes: Any) -> Path:
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(manifest, sort_keys=False))
     return file
+
+
+def write_description(cache: Path, repository: str, config: dict[str, Any], model: Path) -> Path:
+    """Write a hub model's config, and another model's tokenizer, as a hub's cache holds them.
+
+    Args:
+        cache: folder of the hub's library (`HF_HUB_CACHE`).
+        repository: `owner/name`.
+        config: what its `config.json` says.
+        model: folder that has a tokenizer.
+
+    Returns:
+        The folder of the files.
+    """
+    commit = hashlib.sha1(repository.encode(), usedforsecurity=False).hexdigest()
+    home = cache / f"models--{repository.replace('/', '--')}"
+    folder = home / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model / name, folder / name)
+    return folder
