@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.suite import PARTS
+from engine.costs.machines import READING, WRITING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from engine.costs.machines import Shares
+    from engine.job import Job
     from engine.plan import Plan, Status
     from manifests.document import Document
     from manifests.profile import Profile
@@ -59,6 +63,9 @@ ProfileFile = Annotated[
     ),
 ]
 Manifests = Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests (YAML).")]
+EveryStage = Annotated[
+    bool, typer.Option("--all", help="List every stage, not a row for each kind of many.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 RUNS = "runs"
 INTERRUPTED = 130
@@ -155,46 +162,87 @@ def report(
 
 
 @app.command()
-def plan(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> None:
-    """Show what would be done, and how large it will be. Starts nothing."""
-    from engine.plan import State
+def plan(
+    manifests: Manifests,
+    root: Root = RUNS,
+    profile: ProfileFile = None,
+    utilisation: Annotated[
+        str | None,
+        typer.Option(
+            "--utilisation",
+            metavar="READ,WRITE",
+            help=f"Shares of a GPU's peak to cost reading and writing by; {READING},{WRITING}.",
+        ),
+    ] = None,
+    every: EveryStage = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be done, how large it will be, and whether it fits. Starts nothing.
 
-    study, the_plan, layout, statuses = _look(manifest, root)
-    from engine.costs import plan_costs
+    Exit 2, after all of it, where `emovec run` of the same manifests would refuse.
+    """
+    studies = [_load(manifest) for manifest in manifests]
+    shares, where = _shares(utilisation), _where(None, profile)
+    from engine.costs import check_fit, plan_costs
+    from engine.costs.memory import room_of
+    from engine.costs.show import cost_rows, print_costs, print_fit
+    from engine.job import open_job, require_distinct
     from engine.models import remote_code
-    from engine.summary import cost_rows, print_costs, print_host, print_status
+    from engine.summary import print_status
+    from manifests.errors import InputError
 
-    costs = plan_costs(the_plan, layout, statuses)
+    require_distinct(studies)
+    jobs = [open_job(study, root) for study in studies]
+    costs = plan_costs(jobs)
+    place = where and where[0]
+    refusal = None
+    try:
+        check_fit(jobs, "run", place)
+    except InputError as error:
+        refusal = error
     if as_json:
-        return _print_json(statuses, cost_rows(costs.works, costs.needs, costs.host))
-    console = _console()
-    print_status(console, statuses)
-    left = [work for work in costs.works if work.source != "done"]
-    print_costs(console, left, costs.needs, costs.rate, costs.unknown)
-    if left:
-        print_host(console, costs.host)
-    for sentence in remote_code(study):
-        console.print(sentence, style="bold", markup=False, soft_wrap=True)
-    todo = sum(status.state is not State.DONE for status in statuses)
-    console.print(f"{todo} of {len(statuses)} stages to do in {layout.run}", soft_wrap=True)
-    return None
+        _print_json(jobs, {**cost_rows(costs, shares), "refused": refusal and str(refusal)})
+    else:
+        console = _console()
+        labels = [f"{job.layout.run_name}/" if len(jobs) > 1 else "" for job in jobs]
+        found = [
+            (label, s)
+            for label, job in zip(labels, jobs, strict=True)
+            for s in job.statuses.values()
+        ]
+        print_status(console, found, every)
+        print_costs(console, costs, shares, [str(manifest) for manifest in manifests])
+        for sentence in dict.fromkeys(s for study in studies for s in remote_code(study)):
+            console.print(sentence, style="bold", markup=False, soft_wrap=True)
+        for job in jobs:
+            todo = len(job.pending("run"))
+            console.print(
+                f"{todo} of {len(job.statuses)} stages to do in {job.layout.run}", soft_wrap=True
+            )
+        if refusal is None and any(job.models("run") for job in jobs):
+            print_fit(console, costs.needs, room_of(place), costs.unknown)
+    if refusal is not None:
+        raise refusal
 
 
 @app.command()
-def status(manifest: ManifestFile, root: Root = RUNS, as_json: AsJson = False) -> None:
+def status(
+    manifest: ManifestFile, root: Root = RUNS, every: EveryStage = False, as_json: AsJson = False
+) -> None:
     """Show how far a run is, and what it found once it is done."""
+    from engine.job import open_job
     from engine.plan import State
 
-    _, the_plan, layout, statuses = _look(manifest, root)
+    job = open_job(_load(manifest), root)
     if as_json:
-        return _print_json(statuses)
+        return _print_json([job])
     from engine.summary import print_results, print_status, print_summary
 
-    console = _console()
-    print_status(console, statuses)
+    console, statuses = _console(), list(job.statuses.values())
+    print_status(console, [("", status) for status in statuses], every)
     if all(s.state is State.DONE for s in statuses if s.stage.kind == "tables"):
-        print_results(console, the_plan, layout)
-        print_summary(console, the_plan, layout)
+        print_results(console, job.plan, job.layout)
+        print_summary(console, job.plan, job.layout)
     return None
 
 
@@ -489,17 +537,36 @@ def _load(manifest: Path) -> Study:
 
 def _look(manifest: Path, root: str) -> tuple[Study, Plan, Layout, list[Status]]:
     study = _load(manifest)
-    from engine.plan import Plan
-    from engine.run import open_layout
+    from engine.job import open_job
 
-    the_plan, layout = Plan(study), open_layout(root, study.manifest.name)
-    return study, the_plan, layout, list(the_plan.inspect(layout).values())
+    job = open_job(study, root)
+    return study, job.plan, job.layout, list(job.statuses.values())
 
 
-def _print_json(statuses: list[Status], more: dict[str, Any] | None = None) -> None:
+def _shares(given: str | None) -> Shares:
+    """Return the shares of a GPU's peak that `READ,WRITE` gives."""
+    from engine.costs.machines import Shares
+    from manifests.errors import InputError, Problem, shorten
+
+    if given is None:
+        return Shares()
+    try:
+        reading, writing = (float(part) for part in given.split(","))
+    except ValueError:
+        reading = writing = 0.0
+    if not (0 < reading <= 1 and 0 < writing <= 1):
+        what = (
+            f"{shorten(given)} is not two shares above 0 and up to 1, such as {READING},{WRITING}"
+        )
+        raise InputError(Problem(Path("--utilisation"), None, "", what))
+    return Shares(reading, writing)
+
+
+def _print_json(jobs: Sequence[Job], more: dict[str, Any] | None = None) -> None:
     from engine.summary import status_rows
 
-    typer.echo(json.dumps({"stages": status_rows(statuses), **(more or {})}, indent=1))
+    rows = [row for job in jobs for row in status_rows(job.statuses.values(), job.layout.run_name)]
+    typer.echo(json.dumps({"stages": rows, **(more or {})}, indent=1))
 
 
 def _console() -> Console:

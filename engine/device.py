@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -63,6 +64,20 @@ def gpu_memory() -> list[int]:
         return [int(float(line)) * 2**20 for line in answer.stdout.splitlines() if line.strip()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
+
+
+@cache
+def gpu_name() -> str | None:
+    """Return the name of this machine's GPUs; None where there are none, or of several kinds."""
+    if not has_gpu():
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    names = {line.strip() for line in answer.stdout.splitlines() if line.strip()}
+    return names.pop() if len(names) == 1 else None
 
 
 def _free_gpus_soon(share: float, wanted: int | None) -> list[str]:

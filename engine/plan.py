@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +13,7 @@ from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
 from engine.steering.conditions import n_measures, steered_layers
-from manifests.errors import InputError, Problem
+from manifests.errors import InputError
 from manifests.resolve import Cell, Steered, Study, check_analysable
 from manifests.schema import Checks, ModelEntry
 from store.corpus import Text, corpus_identity, corpus_size, read_corpus
@@ -80,7 +79,7 @@ PAGE, PAGE_PARTS = LOOKS / "report", ("page.html", "page.css", "page.js")
 
 SPEED: Any = {
     "extraction": {"batch_tokens", "workers"},
-    "corpora": {"__all__": {"generate": {"attempts"}}},
+    "corpora": {"__all__": {"generate": {"attempts", "expected_kept"}}},
     "models": {
         "__all__": {
             *("replicas", "gpu_memory_utilization", "max_num_seqs", "max_model_len"),
@@ -88,7 +87,7 @@ SPEED: Any = {
         }
     },
 }
-"""Settings of speed and patience, which change nothing that a page says."""
+"""Settings of speed, patience and expectation, which change nothing that a page says."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,7 @@ class Plan:
         self.stages: dict[str, Stage] = {}
         self.models = {name: model_identity(study, name) for name in study.manifest.models}
         self.shapes: dict[str, ModelShape | None] = {}
+        self._n_imported: dict[str, int] = {}
         for cell in study.cells:
             if cell.model not in self.shapes:
                 shape = model_shape(study, cell.model)
@@ -168,6 +168,12 @@ class Plan:
         if study.steered is not None:
             self._add_steering(study.steered)
         self._add_page()
+
+    def again(self) -> Plan:
+        """Return the same study's plan with what is known of models now, and of imports already."""
+        anew = Plan(self.study)
+        anew._n_imported |= self._n_imported
+        return anew
 
     def layers(self, model: str) -> list[int] | None:
         """Return the layers kept of a model, -1 first; None while its config is not here."""
@@ -191,7 +197,7 @@ class Plan:
         return found
 
     def import_texts(self, corpus: str, layout: Layout, sealed: bool) -> tuple[Text, ...]:
-        """Read an imported corpus and check that it can be analysed.
+        """Read an imported corpus and check that it can be analysed; `n_texts` knows it then.
 
         Args:
             corpus: its name.
@@ -206,6 +212,7 @@ class Plan:
         emotions = tuple(dict.fromkeys(t.emotion for t in texts if t.emotion is not None))
         n_neutral = sum(text.kind == "neutral" for text in texts)
         check_analysable(self.study, corpus, emotions, n_neutral)
+        self._n_imported[corpus] = len(texts)
         return texts
 
     def _add(self, kind: str, name: str, settings: dict[str, Any], after: tuple[str, ...]) -> None:
@@ -401,11 +408,12 @@ class Plan:
         return self.study.importing[corpus].spec.writer
 
     def n_texts(self, corpus: str, layout: Layout) -> int | None:
-        """Return how many texts a corpus has or will have, None for one not imported yet."""
+        """Return how many texts a corpus has or will have, None for one not looked into yet."""
         if corpus in self.study.writing:
             writing = self.study.writing[corpus]
             return len(writing.pairs()) * writing.spec.stories_per_topic + writing.spec.neutral
-        return corpus_size(layout.stories(corpus))
+        known = self._n_imported.get(corpus)
+        return corpus_size(layout.stories(corpus)) if known is None else known
 
     def corpus_stage(self, corpus: str) -> str:
         """Return the id of the stage that makes a corpus."""
@@ -588,29 +596,6 @@ _LOOK = {
     "steer": _look_steer,
     "effects": _look_effects,
 }
-
-
-def check_disk(statuses: Iterable[Status], root: Path) -> None:
-    """Refuse a run whose residuals will not fit on the disk (sizes before compression).
-
-    Raises:
-        InputError: with the figures.
-    """
-    needed = sum(
-        status.size or 0
-        for status in statuses
-        if status.stage.kind == "extract" and status.state in (State.TODO, State.STALE)
-    )
-    folder = root
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        what = (
-            f"the residuals need up to {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
-            "use fewer windows or layers, or another --root"
-        )
-        raise InputError(Problem(root, None, "", what))
 
 
 def _size(path: Path) -> int:

@@ -77,6 +77,7 @@ class CellReading:
         self._tokens, self._seconds = 0, 0.0
         self._readers: set[str] = set()
         self._others: dict[str, None] = {}
+        self._gpus: set[str | None] = set()
         self._job: dict[str, Any] = {}
         self._started = time.monotonic()
 
@@ -120,6 +121,7 @@ class CellReading:
         self._seconds += figures["seconds"]
         self._readers.add(figures["worker"])
         self._others |= dict.fromkeys(other_versions(figures["versions"]))
+        self._gpus.add(figures["gpu"])
 
     def end(self) -> None:
         """Count over the complete store, and write the stage's record."""
@@ -131,7 +133,12 @@ class CellReading:
         )
         counts = self._here.result(counting)
         rate = self._tokens * len(self._readers) / self._seconds if self._seconds else None
-        others = {"other_versions": list(self._others)} if self._others else {}
+        others: dict[str, Any] = {}
+        if self._others:
+            others["other_versions"] = list(self._others)
+        if len(self._gpus) == 1 and (gpu := self._gpus.pop()) is not None:
+            entry = ledger.plan.study.manifest.models[self._cell.model]
+            others |= {"gpu": gpu, "gpus": len(self._readers) * entry.tensor_parallel_size}
         ledger.finish(stage, self._started, {**counts, "tokens_per_second": rate, **others})
         self.ended = True
 

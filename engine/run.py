@@ -8,25 +8,30 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.costs.memory import Need, check_memory
+from engine.costs import check_fit
 from engine.events import Listener, Note
+from engine.job import Job, about_root, open_job, require_distinct
 from engine.ledger import Ledger, Outcome, resolved_manifest
-from engine.models import model_source, remote_code
-from engine.plan import PHASES, Plan, State, Status, check_disk
+from engine.models import (
+    ModelUnavailable,
+    config_file,
+    fetch_description,
+    model_source,
+    remote_code,
+)
+from engine.plan import PHASES, Plan, State
 from manifests.errors import InputError, Problem
 from store.atomic import sweep_partials, write_text
 from store.digests import digests_of, write_digests
-from store.layout import Layout, layout_of
-from store.links import require_own_folder
-from store.lock import RunLocked, run_lock
-from store.mirror import push_file, synchronise
-from store.places import StoreRefused, require_answering, require_writable
+from store.layout import Layout
+from store.lock import run_lock
+from store.mirror import push_file
+from store.places import require_writable
 
 if TYPE_CHECKING:
     from engine.machines import Machines
@@ -38,29 +43,6 @@ if TYPE_CHECKING:
 
 WITH_MODELS, WITHOUT_MODELS = ("generate", "extract", "steer"), ("words", "analyze")
 """Kinds of stages that a cluster does, where a profile names one."""
-
-
-@dataclass
-class Job:
-    """A study that is brought up to date."""
-
-    study: Study
-    layout: Layout
-    plan: Plan
-    statuses: dict[str, Status]
-
-    @property
-    def lacks_manifest(self) -> bool:
-        """Whether a run that was begun has lost its manifest."""
-        return (self.layout.run / "records").is_dir() and not self.layout.manifest.is_file()
-
-    def pending(self, command: str) -> list[Status]:
-        """Return the stages to do."""
-        return [
-            status
-            for status in self.statuses.values()
-            if status.stage.kind in PHASES[command] and status.state is not State.DONE
-        ]
 
 
 def run_studies(
@@ -83,31 +65,34 @@ def run_studies(
         What was done, for each study.
 
     Raises:
-        InputError: something in a study, or in the profile, cannot be right; nothing was started.
+        InputError: something in a study, or in the profile, cannot be right, or does not fit;
+            nothing was started, and of models no more was downloaded than their descriptions.
+        ModelUnavailable: the hub does not give the descriptions of some models.
         RunLocked: another process writes to one of these runs.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
-    _require_distinct(studies)
-    jobs = []
-    for study in studies:
-        layout, plan = open_layout(root, study.manifest.name), Plan(study)
-        jobs.append(Job(study, layout, plan, plan.inspect(layout)))
+    require_distinct(studies)
+    jobs = [open_job(study, root) for study in studies]
     if command == "report":
         for job in jobs:
             _require_measured(job)
-    todo = [job for job in jobs if job.pending(command) or job.lacks_manifest]
+    todo = [job for job in jobs if job.is_open(command)]
     for job in todo:
-        for name in job.study.importing:
-            sealed = job.statuses[f"import:{name}"].state is State.DONE
-            job.plan.import_texts(name, job.layout, sealed)
+        sealed = {name: job.statuses[f"import:{name}"].state for name in job.study.importing}
+        for name, state in sealed.items():
+            job.plan.import_texts(name, job.layout, state is State.DONE)
+        if set(sealed.values()) - {State.DONE}:
+            job.look()
     for job in todo:
         if job.layout.far_run is not None:
-            with _about_root():
+            with about_root():
                 require_writable(job.layout.far_run, ".writes")
-    if todo and jobs[0].layout.far is None:
-        check_disk((status for job in todo for status in job.pending(command)), jobs[0].layout.root)
-    for job in todo:
-        check_memory(job.study, _needs(job, command), profile and profile[0])
+    check_fit(todo, command, profile and profile[0])
+    if _describe_models(todo, command, listener):
+        for job in todo:
+            job.plan_anew()
+        todo = [job for job in todo if job.is_open(command)]
+        check_fit(todo, command, profile and profile[0])
     for job in todo:
         for sentence in remote_code(job.study):
             listener(Note(sentence))
@@ -135,40 +120,6 @@ def _require_measured(job: Job) -> None:
             f"`emovec run {job.study.document.file}` does both"
         )
         raise InputError(Problem(job.study.document.file, None, "", what))
-
-
-def open_layout(root: str | Path, run_name: str) -> Layout:
-    """Return the layout of a run, with what an object store has of it brought here.
-
-    Raises:
-        InputError: the address is of an unknown kind, the store refuses, or a link leads out of
-            the run's folder.
-    """
-    with _about_root():
-        layout = layout_of(root, run_name)
-        require_own_folder(layout)
-        if layout.far_run is not None:
-            require_answering(layout.far_run)
-            with suppress(RunLocked), run_lock(layout.lock):  # whoever holds it keeps it up to date
-                synchronise(layout)
-        return layout
-
-
-@contextmanager
-def _about_root() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, StoreRefused) as error:
-        raise InputError(Problem(Path("--root"), None, "", str(error))) from None
-
-
-def _require_distinct(studies: Sequence[Study]) -> None:
-    names: dict[str, Study] = {}
-    for study in studies:
-        other = names.setdefault(study.manifest.name, study)
-        if other is not study:
-            what = f"{study.manifest.name!r} is also the name of {other.document.file}"
-            raise InputError(study.document.problem(("name",), f"{what}; runs need two names"))
 
 
 def _run(
@@ -251,6 +202,36 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
                 compare_cells(ledger, machines.here, kind)
 
 
+def _describe_models(jobs: Sequence[Job], command: str, listener: Listener) -> bool:
+    """Bring the descriptions of the hub models that are needed and not known here.
+
+    They say whether a model fits, before its weights are downloaded.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        ModelUnavailable: some cannot be had, a line for each.
+    """
+    lacking = {
+        (source.hf, source.revision): source
+        for job in jobs
+        for model in job.models(command)
+        if config_file(job.study, model) is None
+        and (source := model_source(job.study, model)).hf is not None
+    }
+    problems = []
+    for source in lacking.values():
+        listener(Note(f"fetching config and tokenizer of {source.name} ({source.hf})"))
+        try:
+            fetch_description(source)
+        except ModelUnavailable as error:
+            problems.append(str(error))
+    if problems:
+        raise ModelUnavailable("\n".join(problems))
+    return bool(lacking)
+
+
 def _fetch_models(job: Job, command: str, here: Workers) -> dict[str, str]:
     """Have every model that is needed on this machine before any work begins.
 
@@ -262,21 +243,8 @@ def _fetch_models(job: Job, command: str, here: Workers) -> dict[str, str]:
     """
     from engine import tasks
 
-    needed: dict[str, None] = {}
-    for status in job.pending(command):
-        if status.stage.kind == "generate":
-            needed[job.study.writing[status.stage.name].spec.model] = None
-        elif status.stage.kind in ("extract", "steer"):
-            needed[job.plan.cell(status.stage.name).model] = None
     folders = {}
-    for model in needed:
+    for model in job.models(command):
         log = str(job.layout.logs / f"fetch-{model}.log")
         folders[model] = here.do(tasks.fetch, model_source(job.study, model), log)
     return folders
-
-
-def _needs(job: Job, command: str) -> list[Need]:
-    """Return what the models of the stages to do need, where their config is at hand."""
-    from engine.costs import model_needs
-
-    return model_needs(job.plan, {status.stage.id for status in job.pending(command)})

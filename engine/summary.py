@@ -1,9 +1,9 @@
-"""The closing words of a run, and the tables of `plan` and `status`."""
+"""The closing words of a run, and the stages of `plan` and `status`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.costs.architecture import model_sizes
-from engine.costs.host import Host
-from engine.costs.machines import GPUS, READING, WRITING, Gpu, gpu_hours
-from engine.costs.memory import MEMORY_SHARE, Need
-from engine.costs.workload import Work
 from engine.plan import Plan, State, Status
 from manifests.builtin import BUILTIN_MODELS
 from manifests.families import FAMILIES, readers
 from manifests.resolve import Study
 from store.layout import Layout
 
-SPEEDS = {"A100": GPUS["A100-80GB"], "H100, H200": GPUS["H100"]}
-"""GPUs of one speed, whatever their memory."""
-
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_STAGES = 30
-"""Stages up to which costs have a row each; beyond, a row for each model."""
+"""Stages up to which each has a row; beyond, a row for each kind, and costs by model."""
 
 MAX_LAYER_TABLES = 2
 """Cells up to which the closing words give a row for each layer; beyond, a row for each cell."""
@@ -73,10 +66,11 @@ def print_models(console: Console, study: Study) -> None:
         console.print(f"\n{unknown} configs are not here: emovec fetch --plan-only brings them")
 
 
-def status_rows(statuses: Iterable[Status]) -> list[dict[str, Any]]:
-    """Return one plain row for each stage, for `--json`."""
+def status_rows(statuses: Iterable[Status], run: str) -> list[dict[str, Any]]:
+    """Return one plain row for each stage of a run, for `--json`."""
     return [
         {
+            "run": run,
             "stage": status.stage.id,
             "state": status.state.value,
             "done": status.done,
@@ -92,177 +86,59 @@ def status_rows(statuses: Iterable[Status]) -> list[dict[str, Any]]:
     ]
 
 
-def print_status(console: Console, statuses: Iterable[Status]) -> None:
-    """Print one line for each stage."""
+def print_status(console: Console, statuses: Sequence[tuple[str, Status]], every: bool) -> None:
+    """Print one line for each stage, or for each kind of stage where there are many.
+
+    Args:
+        console: to print on.
+        statuses: of stages, and what to put before their ids.
+        every: print each stage's line, however many there are.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("stage", "state", "progress", "size", "fingerprint"):
+    by_kind = len(statuses) > MAX_STAGES and not every
+    last = "" if by_kind else "fingerprint"
+    for column in ("stage", "state", "progress", "size", last):
         table.add_column(column, no_wrap=True, overflow="fold")
-    for status in statuses:
+    for row in _kind_rows(statuses) if by_kind else _stage_rows(statuses):
+        table.add_row(*row)
+    console.print(table, soft_wrap=True)
+    if by_kind:
+        console.print(f"{len(statuses)} stages, by kind; --all lists each", soft_wrap=True)
+
+
+def _stage_rows(statuses: Iterable[tuple[str, Status]]) -> Iterator[tuple[str, ...]]:
+    for label, status in statuses:
         expected = "" if status.state is State.DONE or status.size is None else "about "
-        table.add_row(
-            status.stage.id,
+        yield (
+            f"{label}{status.stage.id}",
             status.state.value,
             f"{status.done}/{'?' if status.total is None else status.total} {status.unit}",
             "" if status.size is None else f"{expected}{human_bytes(status.size)}",
             status.stage.fingerprint[:12],
         )
-    console.print(table, soft_wrap=True)
 
 
-def print_host(console: Console, host: Host) -> None:
-    """Print what is left takes of this machine."""
-    free = "" if host.free is None else f", {host.free / 1e9:,.0f} GB are free"
-    analysis = (
-        "not known yet" if host.core_hours is None else f"about {host.core_hours:,.1f} core-hours"
-    )
-    size = "about" if host.whole else "at least"
-    console.print(
-        f"this machine: {size} {host.disk / 1e9:,.2f} GB to write{free}; up to "
-        f"{host.memory / 1e9:,.1f} of {host.total / 1e9:,.1f} GB of memory at once; analysis "
-        f"{analysis}",
-        soft_wrap=True,
-    )
-
-
-def cost_rows(works: Iterable[Work], needs: Iterable[Need], host: Host) -> dict[str, Any]:
-    """Return the costs as plain rows, for `--json`: of stages, of models, of this machine."""
-    return {
-        "host": dataclasses.asdict(host),
-        "work": [
-            {
-                **dataclasses.asdict(work),
-                "gpu_hours": {name: _hours(work, gpu) for name, gpu in GPUS.items()},
-            }
-            for work in works
-        ],
-        "models": [
-            {
-                **dataclasses.asdict(need),
-                "gpus": {name: need.gpus(gpu, MEMORY_SHARE) for name, gpu in GPUS.items()},
-            }
-            for need in needs
-        ],
-    }
-
-
-def print_costs(
-    console: Console, works: list[Work], needs: list[Need], rate: float | None, unknown: list[str]
-) -> None:
-    """Print what stages have to do and what models need, on named GPUs.
-
-    Args:
-        console: to print on.
-        works: of the stages that are not done.
-        needs: of the models.
-        rate: operations a second at which this machine has read in this run, None where it has not.
-        unknown: models whose config is not at hand.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("work to do", no_wrap=True, overflow="fold")
-    for column in ("requests", "tokens", "written", "PFLOP", *SPEEDS, "here"):
-        table.add_column(column, justify="right")
-    table.add_column("known from")
-    totals = dict.fromkeys(SPEEDS, 0.0)
-    for work in works if len(works) <= MAX_STAGES else _by_model(works):
-        hours = {name: _hours(work, gpu) for name, gpu in SPEEDS.items()}
-        totals = {n: totals[n] + (float("nan") if h is None else h) for n, h in hours.items()}
-        here = None if rate is None or work.flops is None else work.flops / rate / 3600
-        table.add_row(
-            work.stage,
-            _count(work.requests),
-            _count(work.tokens),
-            _count(work.output_tokens),
-            "?" if work.flops is None else f"{work.flops / 1e15:,.3g}",
-            *(_duration(h) for h in hours.values()),
-            "-" if here is None or work.writes else _duration(here),
-            work.source,
+def _kind_rows(statuses: Iterable[tuple[str, Status]]) -> Iterator[tuple[str, ...]]:
+    kinds: dict[str, list[Status]] = {}
+    for _, status in statuses:
+        kinds.setdefault(status.stage.kind, []).append(status)
+    for kind, some in kinds.items():
+        states = Counter(status.state for status in some)
+        known = [status.size for status in some if status.size is not None]
+        said = "about " if len(known) == len(some) else "at least "
+        yield (
+            kind,
+            ", ".join(
+                state.value if len(states) == 1 else f"{states[state]} {state.value}"
+                for state in State
+                if states[state]
+            ),
+            f"{states[State.DONE]}/{len(some)}",
+            ""
+            if not known
+            else f"{'' if set(states) == {State.DONE} else said}{human_bytes(sum(known))}",
+            "",
         )
-    if len(works) > 1:
-        table.add_row("together", *[""] * 4, *(_duration(h) for h in totals.values()), "", "")
-    if works:
-        console.print(table)
-        console.print(
-            f"on one GPU, at {READING:.0%} of the data sheet's peak for reading and {WRITING:.0%} "
-            "for writing; here: by what this machine has read in this run",
-            soft_wrap=True,
-        )
-    models = Table(box=None, pad_edge=False, header_style="bold")
-    models.add_column("\nmodel", no_wrap=True, overflow="fold")
-    for column in ("\nto", "\ndtype", "\nweights", "\ncache"):
-        models.add_column(column, justify="right")
-    for name in GPUS:
-        models.add_column(f"GPUs\n{name}", justify="right")
-    for need in needs:
-        models.add_row(
-            need.model,
-            "write" if need.writes else "read",
-            need.dtype,
-            human_bytes(need.weights),
-            human_bytes(need.cache) if need.cache else "-",
-            *(str(need.gpus(gpu, MEMORY_SHARE) or "more than 8") for gpu in GPUS.values()),
-        )
-    if needs:
-        console.print(models)
-    if unknown:
-        console.print(
-            f"configs that are not on this machine, so that their models' cost is not known: "
-            f"{', '.join(unknown)}",
-            soft_wrap=True,
-        )
-
-
-def _by_model(works: list[Work]) -> list[Work]:
-    """Return the work of each model, writing and reading apart, over all corpora."""
-    found: dict[tuple[bool, str], list[Work]] = {}
-    for work in works:
-        found.setdefault((work.writes, work.model), []).append(work)
-
-    def together(numbers: Iterable[float | None]) -> Any:
-        values = list(numbers)
-        return None if None in values else sum(v for v in values if v is not None)
-
-    return [
-        dataclasses.replace(
-            some[0],
-            stage=f"{model} {'writes' if writes else 'reads'} {_corpora(len(some))}",
-            requests=together(w.requests for w in some),
-            tokens=together(w.tokens for w in some),
-            output_tokens=together(w.output_tokens for w in some) if writes else None,
-            flops=together(w.flops for w in some),
-            source=" and ".join(dict.fromkeys(w.source for w in some)),
-        )
-        for (writes, model), some in found.items()
-    ]
-
-
-def _corpora(n: int) -> str:
-    return "1 corpus" if n == 1 else f"{n} corpora"
-
-
-def _hours(work: Work, gpu: Gpu) -> float | None:
-    if work.flops is None:
-        return None
-    return gpu_hours(work.flops, gpu, work.dtype, WRITING if work.writes else READING)
-
-
-def _duration(hours: float | None) -> str:
-    """Return hours as `14 h`, `3.2 min` or `8 s`; `?` where they are not known."""
-    if hours is None or hours != hours:
-        return "?"
-    for unit, size in (("h", 1.0), ("min", 1 / 60)):
-        if hours >= size:
-            return f"{hours / size:,.3g} {unit}"
-    return f"{hours * 3600:.2g} s"
-
-
-def _count(number: float | None) -> str:
-    if number is None:
-        return ""
-    for unit in ("", "k", "M", "G"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:,.3g}T"
 
 
 def human_bytes(size: float) -> str:

@@ -21,7 +21,7 @@ from distributed import get_worker
 from threadpoolctl import threadpool_limits
 
 from engine.child import ChildFailed
-from engine.device import WORKERS_PER_JOB, has_gpu, take_share
+from engine.device import WORKERS_PER_JOB, gpu_name, has_gpu, take_share
 from engine.events import Event, Note, StageProgress, StageStarted
 from engine.generation.demand import Demand
 from engine.generation.description import Description, corpus_tables, describe
@@ -269,7 +269,12 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
 
     key = f"read:{job['model']['folder']}:{job['extraction']['backend']}"
     figures = dict(_in_child(key, Path(job["log"]), "read", job, on_event))
-    return {**figures, "worker": get_worker().address, "versions": program_versions()}
+    return {
+        **figures,
+        "worker": get_worker().address,
+        "versions": program_versions(),
+        "gpu": gpu_name(),
+    }
 
 
 def steer(job: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,24 +15,40 @@ import psutil
 import pytest
 import yaml
 
-from engine.costs import memory, plan_costs
-from engine.costs.architecture import architecture
-from engine.costs.host import DRAW_SECONDS, LAYER_SECONDS, host_needs
-from engine.costs.machines import GPUS, gpu_hours
-from engine.costs.memory import SEQUENCES, WORKSPACE, check_memory, need
-from engine.costs.workload import WORDS_A_TEXT
+from engine.costs import disk_needs, memory, plan_costs
+from engine.costs.architecture import architecture, read_architecture
+from engine.costs.disk import Disk, disk_refusals
+from engine.costs.host import ANALYST, DRAW_SECONDS, LAYER_SECONDS, host_needs
+from engine.costs.machines import GPUS, gpu_hours, gpu_of
+from engine.costs.memory import (
+    PROGRAM,
+    SEQUENCES,
+    SHARDS_HELD,
+    WORKSPACE,
+    Need,
+    Room,
+    memory_refusals,
+    need,
+    room_of,
+)
+from engine.costs.rates import Rates, measured_rates
+from engine.costs.show import SPEEDS
+from engine.costs.workload import WORDS_A_TEXT, Work
+from engine.device import cpu_count
 from engine.generation.demand import Demand
-from engine.plan import Plan
+from engine.job import Job, open_job
+from engine.summary import human_bytes
 from manifests import load_study
-from manifests.errors import InputError
+from manifests.profile import read_profile
+from manifests.resolve import Study
 from store.corpus import seal_corpus
 from store.journal import Journal, read_journal
 from store.layout import Layout
 from store.places import Far
-from store.shards import SHARD_BYTES
+from tests.hub import hub
 from tests.test_demand import Scribe, writing
-from tests.test_run import emovec
-from tests.tiny import write_corpus_files, write_manifest
+from tests.test_run import EMOVEC, ROOT, emovec
+from tests.tiny import write_corpus_files, write_description, write_manifest
 
 LLAMA_70B = {
     "model_type": "llama",
@@ -74,23 +93,29 @@ def test_hours_are_operations_over_speed() -> None:
 
 def test_what_a_plan_takes_of_this_machine(tiny_model: Path, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, tiny_model)
-    study = load_study(manifest)
-    plan, layout = Plan(study), Layout(tmp_path / "runs", "study")
-    unknown = plan_costs(plan, layout, plan.inspect(layout).values()).host
-    assert (unknown.disk, unknown.whole) == (0, False)
-    seal_corpus(layout.stories("own"), plan.import_texts("own", layout, sealed=False))
-    statuses = list(plan.inspect(layout).values())
-    host = plan_costs(plan, layout, statuses).host
+    job = open_job(load_study(manifest), tmp_path / "runs")
+    host = plan_costs([job]).host
     texts = 4 * 6 + 6
-    assert host.disk == texts * 3 * 4 * 128 * 4  # three windows, four layers
+    vectors = texts * 3 * 4 * 128 * 4  # three windows, four layers
+    assert host.disk == vectors, "the texts of a corpus that is not imported yet are counted"
     assert host.whole
     assert host.free
     assert host.free > 0
+    assert host.downloads == 0
     each = LAYER_SECONDS + 100 * DRAW_SECONDS
     assert host.core_hours == pytest.approx(12 * each / 3600)
-    assert host.memory > 2 * SHARD_BYTES
-    far = Layout(tmp_path, "study", Far("s3://bucket/folder"))
-    assert host_needs(plan, far, [], []).free is None
+    shards = SHARDS_HELD * 1024 * 3 * 4 * 128 * 4
+    weights = read_architecture(tiny_model / "config.json").weight_bytes("float32")
+    assert host.memory == max(PROGRAM + shards + weights, PROGRAM + cpu_count() * ANALYST)
+    seal_corpus(job.layout.stories("own"), job.plan.import_texts("own", job.layout, sealed=False))
+    assert plan_costs([open_job(job.study, tmp_path / "runs")]).host.disk == vectors
+    far = Job(job.study, Layout(tmp_path, "study", Far("s3://bucket/folder")), job.plan, {})
+    assert host_needs([far], [], disk_needs([far], "run")).free is None
+
+
+def test_a_cell_takes_the_core_seconds_that_were_measured() -> None:
+    """304 s on two processes for 96 windows and layers with 1,000 draws (2026-11-26)."""
+    assert pytest.approx(2 * 304, rel=0.01) == 96 * (LAYER_SECONDS + 1000 * DRAW_SECONDS)
 
 
 def test_a_plan_is_within_ten_per_cent_of_what_reading_takes(
@@ -114,24 +139,30 @@ def test_a_plan_is_within_ten_per_cent_of_what_reading_takes(
     assert work["requests"] == record["texts"]
     assert work["tokens"] == pytest.approx(record["tokens"], rel=0.1)
     assert work["flops"] == pytest.approx(done["flops"], rel=0.1)
-    size = {row["stage"]: row["bytes"] for row in before["stages"]}["extract:tiny@own"] or 0
-    if size:  # not known before the corpus is imported
-        assert size == pytest.approx(record["bytes"], rel=0.1)
+    size = {row["stage"]: row["bytes"] for row in before["stages"]}["extract:tiny@own"]
+    assert size == pytest.approx(record["bytes"], rel=0.1)
+    assert before["host"]["disk"] == size
 
 
 def test_writing_is_expected_first_and_measured_then(tmp_path: Path) -> None:
-    own = writing(tmp_path)
+    own = writing(tmp_path, ", expected_kept: 0.5")
     study = load_study(tmp_path / "m.yaml")
-    plan, layout = Plan(study), Layout(tmp_path / "runs", "s")
+    job = open_job(study, tmp_path / "runs")
+    plan, layout = job.plan, job.layout
 
     def work() -> Any:
-        statuses = plan.inspect(layout).values()
-        return next(w for w in plan_costs(plan, layout, statuses).works if w.writes)
+        job.look()
+        return next(w for w in plan_costs([job]).works if w.writes)
 
     expected = work()
-    assert expected.source == "expected"
-    assert expected.requests == 4 * 2 + 2
-    assert expected.output_tokens == pytest.approx((4 * 2 * 3 + 2) * WORDS_A_TEXT * 1.35)
+    assert (expected.source, expected.kept, expected.kept_from) == (
+        "expected",
+        0.5,
+        "expected_kept",
+    )
+    assert expected.requests == (4 * 2 + 2) / 0.5
+    texts = (4 * 2 * 3 + 2) / 0.5
+    assert expected.output_tokens == pytest.approx(texts * WORDS_A_TEXT * 1.35)
     scribe = Scribe(tmp_path / "journal.jsonl", Demand("own", own))
     waiting = scribe.demand.replay([])
     for request in waiting[:8]:  # each is refused once
@@ -152,7 +183,8 @@ def test_writing_is_expected_first_and_measured_then(tmp_path: Path) -> None:
     replies += 4
     measured = work()
     share = (4 * 2 * 3 + 2) / kept
-    assert measured.source == "measured"
+    assert (measured.source, measured.kept_from) == ("measured", "own")
+    assert measured.kept == 8 / replies
     assert measured.requests == round(replies * share)
     assert measured.output_tokens == pytest.approx(100 * replies * share)
     assert measured.tokens == pytest.approx(150 * replies * share)
@@ -182,14 +214,45 @@ def test_a_model_that_cannot_fit_is_refused_before_anything_starts(
     assert "models.big: its weights in float32 take" in line
     assert "and no GPU" in line
     assert not (tmp_path / "runs").exists()
-    study = load_study(manifest)
-    few = need("big", architecture(LLAMA_70B), False, "bfloat16", 512)
+
+
+def refused(study: Study, *needs: Need, room: Room | None = None) -> str:
+    found = memory_refusals(study, needs, room or room_of(None))
+    return "\n".join(str(problem) for problem in found)
+
+
+def test_memory_is_held_to_all_that_is_in_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write_manifest(tmp_path, tmp_path, models={"big": {"hf": "house/big"}}))
+    size = architecture(LLAMA_70B)
+    half = need("big", size, False, "bfloat16", 512, windows=3, layers=81)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=25.3e9))
-    with pytest.raises(InputError, match=r"take 141\.1 GB, this machine has 25\.3 GB") as error:
-        check_memory(study, [few])
-    assert "would fit on 4 x A100-40GB or 2 x A100-80GB or 2 x H100 or 2 x H200" in str(error.value)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=200e9))
-    check_memory(study, [few])
+    told = refused(study, half)
+    texts = max(64, 256_000_000 // (3 * 81 * 8192 * 4))
+    beside = PROGRAM + SHARDS_HELD * texts * 3 * 81 * 8192 * 4
+    assert half.host(on_gpus=False) == half.weights + beside
+    assert (
+        f"take 141.1 GB, with the program and story vectors {(half.weights + beside) / 1e9:.1f} GB"
+    ) in told
+    assert "this machine has 25.3 GB of memory and no GPU" in told
+    assert told.endswith("it would fit on 4 x A100-40GB or 2 x A100-80GB or 2 x H100 or 2 x H200")
+    for total, fits in ((half.host(on_gpus=False), True), (half.host(on_gpus=False) - 1, False)):
+        room = Room("a machine", total, 0, None)
+        assert (refused(study, half, room=room) == "") == fits
+    room = Room("a machine", half.host(on_gpus=False) - 1, 0, None)
+    assert "one window in `extraction.windows` would take" in refused(study, half, room=room)
+    whole = need("big", size, False, "float32", 512, windows=3, layers=81)
+    told = refused(study, whole, room=Room("a machine", half.host(on_gpus=False), 0, None))
+    fitting = f"{half.host(on_gpus=False) / 1e9:,.1f} GB: fits"
+    assert told.endswith(f"; `extraction.dtype: bfloat16` would take {fitting}")
+    vectors = refused(study, whole, room=Room("a node", beside - 1, 8, 80 * 2**30))
+    assert "take 143.3 GB on each of 1 GPUs" not in vectors
+    assert "on each of 1 GPUs" in vectors, "what does not fit onto the GPUs comes first"
+    writes = need("big", size, True, "float32", 4096)
+    told = refused(study, writes, room=Room("a machine", 200e9, 0, None))
+    assert "with a cache, the program" in told
+    assert "`models.big.dtype: bfloat16` would take" in told
 
 
 def test_gpus_that_are_too_small_are_refused_with_what_would_do(
@@ -208,37 +271,235 @@ def test_gpus_that_are_too_small_are_refused_with_what_would_do(
 
     size = architecture(LLAMA_70B)
     reads = need("big", size, False, "bfloat16", 512)
-    with pytest.raises(InputError, match=r"take 143\.3 GB on each of 1 GPUs") as error:
-        check_memory(study(1), [reads])
-    assert "90% of their 85.9 GB may be taken; tensor_parallel_size: 2 would fit" in str(
-        error.value
+    told = refused(study(1), reads)
+    assert "take 143.3 GB on each of 1 GPUs" in told
+    assert told.endswith("90% of their 85.9 GB may be taken; tensor_parallel_size: 2 would fit")
+    assert refused(study(2), reads) == ""
+    assert "shared by 4 GPUs, this machine has 2" in refused(study(4), reads)
+    whole = need("big", size, False, "float32", 512)
+    told = refused(study(2), whole)
+    assert told.endswith("; `extraction.dtype: bfloat16` would take 72.7 GB: fits")
+    told = refused(study(1), whole)
+    assert told.endswith(
+        "; `extraction.dtype: bfloat16` with tensor_parallel_size: 2 would fit, "
+        "tensor_parallel_size: 4 would fit"
     )
-    check_memory(study(2), [reads])
-    with pytest.raises(InputError, match="shared by 4 GPUs, this machine has 2"):
-        check_memory(study(4), [reads])
-    huge = need("big", size, False, "float32", 512)
-    monkeypatch.setattr(memory, "gpu_memory", lambda: [24 * 2**30] * 2)
-    with pytest.raises(InputError, match="not even 8 such GPUs hold it"):
-        check_memory(study(2), [huge])
+    profile, _ = read_profile("slurm-a100")
+    assert profile.slurm is not None
+    node = room_of(profile.model_copy(update={"slurm": profile.slurm.model_copy(
+        update={"gpus": 8, "gpu": "A100-40GB", "workers_per_job": 2, "memory": "512GB"}
+    )}))  # fmt: skip
+    assert node == Room("a worker of the profile", 256e9, 4, 40 * 2**30)
+    assert "on each of 2 GPUs, 90% of their 42.9 GB" in refused(study(2), reads, room=node)
+    assert refused(study(4), reads, room=node) == ""
+    monkeypatch.setattr(memory, "gpu_memory", lambda: [16 * 2**30] * 2)
+    assert "not even 8 such GPUs hold it" in refused(study(2), whole)
     packed = architecture({**LLAMA_70B, "quantization_config": {"quant_method": "mxfp4"}})
-    check_memory(study(1), [need("big", packed, False, "bfloat16", 512)])
+    assert refused(study(1), need("big", packed, False, "bfloat16", 512)) == ""
     monkeypatch.setattr(memory, "gpu_memory", list)  # nvidia-smi does not tell: vLLM will
-    check_memory(study(1), [reads])
+    assert refused(study(1), reads) == ""
 
 
-def test_models_without_a_config_here_are_named(tmp_path: Path) -> None:
-    write_corpus_files(tmp_path)
-    manifest = write_manifest(tmp_path, tmp_path, models={"far": {"hf": "nobody/nothing"}})
+def test_models_without_a_config_here_are_named_with_the_next_step(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    models = {"far": {"hf": "nobody/nothing"}, "near": {"path": str(tiny_model)}}
+    manifest = write_manifest(tmp_path, tmp_path, models=models)
     printed = emovec("plan", manifest, "--root", tmp_path / "runs").stdout
     assert "so that their models' cost is not known: far\n" in printed
-    assert yaml.safe_load(manifest.read_text())["models"] == {"far": {"hf": "nobody/nothing"}}
+    assert f"to bring them here: emovec fetch --plan-only {manifest}\n" in printed
+    (row,) = [line for line in printed.splitlines() if line.startswith("together")]
+    assert row.count("at least") == len(SPEEDS)
+    assert "what is known of it fits: this machine has" in printed
 
 
-def test_many_models_are_costed_by_model_and_soon(tmp_path: Path) -> None:
+LLAMA_8B = {
+    **LLAMA_70B,
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "intermediate_size": 14336,
+    "dtype": "bfloat16",
+}
+
+
+def test_many_models_are_costed_by_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = Path(__file__).parents[1] / "manifests" / "many-models.yaml"
-    study = load_study(manifest)
-    assert len(study.manifest.models) >= 24
-    printed = emovec("plan", manifest, "--root", tmp_path).stdout
-    assert "qwen3-8B writes 1 corpus" in printed
-    assert "smollm2-135M reads 4 corpora" in printed
-    assert "GPU" in printed or "A100" in printed
+    models = load_study(manifest).manifest.models
+    for entry in models.values():
+        write_description(tmp_path / "hub", str(entry.hf), LLAMA_8B, tiny_model)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    refusal = emovec("plan", manifest, "--root", tmp_path, check=2)
+    lines = refusal.stdout.splitlines()
+    assert [line.split()[:4] for line in lines[1:4]] == [
+        ["generate", "to", "do", "0/4"],
+        ["describe", "to", "do", "0/1"],
+        ["extract", "to", "do", "0/200"],
+    ]
+    assert "412 stages, by kind; --all lists each" in lines
+    assert not any(line.startswith("extract:") for line in lines)
+    size = architecture(LLAMA_8B)
+    texts = 171 * 9 * 3 + 40
+    reads = size.read_flops(4 * texts * 150 * 1.35, 150 * 1.35)
+    (row,) = [line.split() for line in lines if line.startswith("smollm2-135M reads 4 corpora")]
+    assert row[4:7] == ["18.6k", "3.77M", f"{reads / 1e15:.3g}"]
+    assert float(row[7]) == pytest.approx(reads / (312e12 * 0.4) / 60, rel=0.01)
+    (row,) = [line.split() for line in lines if line.startswith("qwen3-8B writes 1 corpus")]
+    assert row[-3:] == ["expected,", "70%", "kept"]
+    (total,) = [line.split() for line in lines if line.startswith("together")]
+    assert total[2] == "h"
+    assert float(total[1]) > len(models) * reads / (312e12 * 0.4) / 3600
+    disk = len(models) * 4 * texts * 3 * 33 * 4096 * 4 + 4 * texts * 1500
+    (host,) = [line for line in lines if line.startswith("this machine: ")]
+    assert host.startswith(f"this machine: about {disk / 1e9:,.2f} GB to write")
+    downloads = len(models) * size.parameters * 2
+    assert f"{human_bytes(downloads)} of weights to download" in host
+    told = refusal.stderr.splitlines()
+    assert sum("shared by 4 GPUs, this machine has none" in line for line in told) == 2
+    answer = json.loads(emovec("plan", manifest, "--root", tmp_path, "--json", check=2).stdout)
+    assert (len(answer["work"]), len(answer["models"]), answer["unknown"]) == (204, 54, [])
+    assert answer["refused"].splitlines() == told
+    every = emovec("plan", manifest, "--root", tmp_path, "--all", check=2).stdout
+    assert every.count("\nextract:") == 200
+
+
+def test_what_another_journal_of_the_model_kept_is_expected(tmp_path: Path) -> None:
+    writing(tmp_path)
+    data = yaml.safe_load((tmp_path / "m.yaml").read_text())
+    corpora = data["corpora"]
+    corpora["next"] = {"generate": {**corpora["own"]["generate"], "temperature": 1.0}}
+    (tmp_path / "m.yaml").write_text(json.dumps(data))
+    job = open_job(load_study(tmp_path / "m.yaml"), tmp_path / "runs")
+    key, file = job.plan.journal_key("own"), job.layout.journal("own")
+    with Journal(file, key) as journal:
+        for n in range(40):
+            kept = {"outcome": "kept", "stories": ["a story"]}
+            row = {"outcome": "refused", "stories": []} if n % 4 else kept
+            journal.append({"reply": "r", "prompt_tokens": 5, "output_tokens": 7, **row})
+    (work,) = [w for w in plan_costs([job]).works if w.stage == "generate:next"]
+    assert (work.source, work.kept, work.kept_from) == ("expected", 0.25, "own")
+    assert work.requests == 10 / 0.25
+    assert work.output_tokens == pytest.approx((4 * 2 * 3 + 2) / 0.25 * WORDS_A_TEXT * 1.35)
+
+
+def test_several_manifests_share_corpora_and_loads(tmp_path: Path) -> None:
+    writing(tmp_path)
+    data = yaml.safe_load((tmp_path / "m.yaml").read_text())
+    other = tmp_path / "other.yaml"
+    changed = {**data, "name": "other", "extraction": {"windows": ["all"]}}
+    other.write_text(yaml.safe_dump(changed))
+    root = tmp_path / "runs"
+    answer = json.loads(emovec("plan", tmp_path / "m.yaml", other, "--root", root, "--json").stdout)
+    assert [work["stage"] for work in answer["work"]] == [
+        *("s/generate:own", "s/extract:w@own", "other/extract:w@own")
+    ]
+    assert answer["shared"] == {"other/generate:own": "s"}
+    assert [(need["model"], need["writes"]) for need in answer["models"]] == [
+        *(("s/w", True), ("s/w", False))
+    ]
+    assert {row["run"] for row in answer["stages"]} == {"s", "other"}
+    printed = emovec("plan", tmp_path / "m.yaml", other, "--root", root).stdout
+    assert "other/generate:own is taken over from s, and not counted again" in printed
+    assert (
+        "is also the name of"
+        in emovec("plan", tmp_path / "m.yaml", tmp_path / "m.yaml", "--root", root, check=2).stderr
+    )
+
+
+def test_hours_follow_the_utilisation_that_is_given(tiny_model: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, tiny_model)
+
+    def hours(*options: str) -> float:
+        answer = json.loads(
+            emovec("plan", manifest, "--root", tmp_path / "runs", "--json", *options).stdout
+        )
+        return float(answer["work"][0]["gpu_hours"]["H100"])
+
+    assert hours("--utilisation", "0.2,0.1") == pytest.approx(2 * hours())
+    for given in ("0.2", "0,0.1", "0.2,1.5", "a,b", "nan,0.1"):
+        told = emovec("plan", manifest, "--utilisation", given, check=2).stderr
+        assert f"--utilisation: {given!r} is not two shares above 0" in told
+        assert len(told.splitlines()) == 1
+
+
+def test_utilisation_is_measured_on_gpus_that_are_known() -> None:
+    reads = Work("extract:m@c", "m", "bfloat16", False, 10, 1e6, None, 2e18, "done")
+    writes = Work("generate:c", "m", "float32", True, 10, 3e6, 1e6, 4e18, "done")
+    rates = measured_rates(
+        [
+            (reads, {"tokens_per_second": 1e4, "gpu": "NVIDIA A100-SXM4-80GB", "gpus": 2}),
+            (writes, {"tokens_per_second": 5e3, "gpu": "NVIDIA H100 80GB HBM3", "gpus": 1}),
+            (reads, {"tokens_per_second": 1e4, "gpu": "NVIDIA H100 PCIe", "gpus": 1}),
+        ]
+    )
+    assert rates.reading == pytest.approx(2e18 / 100)
+    assert rates.writing == pytest.approx(4e18 / 200), "the rate of writing is that of replies"
+    assert rates.utilisation == {
+        "A100-80GB": (pytest.approx(2e16 / (2 * 312e12)), None),
+        "H100": (None, pytest.approx(2e16 / 67e12)),
+    }
+    assert measured_rates([(reads, {})]) == Rates(None, None, {})
+    names = {"NVIDIA A100 80GB PCIe": "A100-80GB", "NVIDIA A100-PCIE-40GB": "A100-40GB"}
+    names |= {"NVIDIA H200": "H200", "NVIDIA H200 NVL": None, "Tesla T4": None}
+    assert {name: gpu_of(name) for name in names} == names
+
+
+def test_a_model_is_refused_before_its_weights_are_downloaded(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    big, root = tmp_path / "big", tmp_path / "runs"
+    shutil.copytree(tiny_model, big)
+    (big / "config.json").write_text(
+        json.dumps({**LLAMA_70B, "num_hidden_layers": 8000, "max_position_embeddings": 8192})
+    )
+    manifest = write_manifest(tmp_path, tiny_model, models={"big": {"hf": "lab/big"}})
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("HF_HUB_OFFLINE", None)
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*EMOVEC, *map(str, arguments)], env={**environment, "HF_ENDPOINT": endpoint},
+            cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stdout + done.stderr
+        return done
+
+    with hub({"lab/big": big}, set()) as (endpoint, asked):
+        refusal = run("run", manifest, "--root", root)
+        assert any(path.endswith("/config.json") for path in asked)
+        profile = tmp_path / "jobs.yaml"
+        profile.write_text(
+            "version: 1\nslurm: {gpus: 2, gpu: A100-40GB, memory: 900GB}\n", encoding="utf-8"
+        )
+        on_jobs = run("run", manifest, "--root", root, "--profile", profile)
+        planned = run("plan", manifest, "--root", root, "--profile", profile)
+        assert not any(path.endswith(".safetensors") for path in asked)
+    memory_line, cache_line = refusal.stderr.splitlines()
+    assert "models.big: its weights in float32 take" in memory_line
+    weights = architecture(json.loads((big / "config.json").read_text())).parameters * 4
+    assert f"weights to download take {weights / 1e9:,.1f} GB (most for lab/big: " in cache_line
+    assert cache_line.endswith("set HF_HOME to a folder on a larger disk")
+    assert "on each of 1 GPUs, 90% of their 42.9 GB may be taken" in on_jobs.stderr
+    assert planned.stderr.splitlines()[0] == on_jobs.stderr.splitlines()[0]
+    assert "work to do" in planned.stdout
+    assert not root.exists()
+
+
+def test_story_vectors_and_weights_share_a_disk(tmp_path: Path) -> None:
+    def told(**changes: Any) -> list[str]:
+        disk = Disk(100, 150, {"lab/a": 30, "lab/b": 10}, 150, True)
+        return [str(p) for p in disk_refusals(tmp_path, dataclasses.replace(disk, **changes))]
+
+    assert told() == []
+    assert told(free=140, cache_free=140) == []
+    (line,) = told(free=139, cache_free=139)
+    assert "the residuals need up to 0.0 GB and weights to download 0.0 GB" in line
+    assert told(free=139, same=False) == []
+    (line,) = told(cache_free=39, same=False)
+    assert "(most for lab/a: " in line
+    (line,) = told(free=99, downloads={})
+    assert line.startswith(f"{tmp_path}: the residuals need")
+    assert told(free=None, cache_free=40) == []

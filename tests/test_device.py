@@ -93,3 +93,18 @@ def test_cpus_and_cache_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     nine = device.replica_environments(9, 1, 0.9)
     assert {e["VLLM_CPU_OMP_THREADS_BIND"] for e in nine} == {"0", "1", "2", "3", "4"}
     assert len(nine) == 9
+
+
+def test_gpus_of_one_kind_have_a_name(four_gpus: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def name(answer: str) -> str | None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+        device.gpu_name.cache_clear()
+        return device.gpu_name()
+
+    kind = "NVIDIA A100-SXM4-80GB"
+    assert name(f"printf '{kind}\\n{kind}\\n'") == kind
+    assert name(f"printf '{kind}\\nTesla T4\\n'") is None
+    assert name("exit 9") is None
+    four_gpus.setattr(device, "has_gpu", lambda: False)
+    assert name(f"echo '{kind}'") is None
+    device.gpu_name.cache_clear()

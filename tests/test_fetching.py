@@ -95,3 +95,20 @@ def test_the_commits_of_data_sets_are_told_to_pin(tiny_model: Path, tmp_path: Pa
     assert f"  open: {{import: {{revision: {COMMIT}}}}}\n" in done.stdout
     assert "pinned: {" not in done.stdout
     assert "put under models:" not in done.stdout
+
+
+def test_a_gated_model_stops_a_run_before_others_are_downloaded(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    models = {"some": {"hf": "lab/tiny"}, "closed": {"hf": "lab/closed"}, "gone": {"hf": "a/gone"}}
+    manifest = write_manifest(tmp_path, tiny_model, models=models)
+    both = {"lab/tiny": tiny_model, "lab/closed": tiny_model}
+    with hub(both, {"lab/closed"}) as (endpoint, asked):
+        done = run(tmp_path, endpoint, "run", manifest, "--root", tmp_path / "runs")
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        "model lab/closed is gated",
+        "model a/gone does not exist on the hub, or is private",
+    ]
+    assert not any(path.endswith(".safetensors") for path in asked)
+    assert not (tmp_path / "runs").exists()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from engine.run import open_layout
+from engine.job import open_layout
 from manifests.errors import InputError
 from manifests.profile import Profile
 from manifests.resolve import load_study

@@ -118,7 +118,7 @@ def test_secrets_are_nowhere_where_a_model_is_refused(tiny_model: Path, tmp_path
     assert "lab/closed is gated" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert asked
-    assert list((tmp_path / "runs" / "study" / "logs").iterdir())
+    assert not (tmp_path / "runs").exists()
     (tmp_path / "printed").write_text(done.stdout + done.stderr)
     assert holding_secrets(tmp_path) == []
 

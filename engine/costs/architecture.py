@@ -56,6 +56,7 @@ class Architecture:
         heads_width: width of the queries of all heads, over all blocks.
         positions: tokens that the model was made for, None where the config does not say.
         packed: its weights come quantised, so that they may take less than their number says.
+        stored: bytes of its weights as they are kept, unpacked where they come quantised.
     """
 
     family: str
@@ -68,6 +69,7 @@ class Architecture:
     heads_width: int
     positions: int | None
     packed: bool = False
+    stored: int = 0
 
     def weight_bytes(self, dtype: str) -> int:
         """Return the bytes of all parameters, unpacked where they come quantised."""
@@ -164,7 +166,14 @@ def architecture(config: dict[str, Any]) -> Architecture:
         heads_width=sum(width for _, width, _ in seen),
         positions=int(positions) if positions else None,
         packed=bool(config.get("quantization_config") or outer.get("quantization_config")),
+        stored=total * BYTES[_kept_in(config, outer)],
     )
+
+
+def _kept_in(*configs: dict[str, Any]) -> str:
+    """Return the dtype that weights are kept in: the first that a config names, else float32."""
+    named = (config.get(key) for config in configs for key in ("dtype", "torch_dtype"))
+    return next((str(name) for name in named if str(name) in BYTES), "float32")
 
 
 def _attention(

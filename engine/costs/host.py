@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from engine.costs.memory import Need
+from engine.costs.disk import Disk, left_bytes
+from engine.costs.memory import PROGRAM, Need
 from engine.device import cpu_count, has_gpu
-from engine.plan import Plan, State, Status
-from store.layout import Layout
-from store.shards import SHARD_BYTES
+from engine.plan import Plan, Status
+
+if TYPE_CHECKING:
+    from engine.job import Job
 
 LAYER_SECONDS, DRAW_SECONDS = 1.7, 0.0046
 """Of one core for a window and layer of 171 emotions with 10,000 permutations and the detection of
@@ -22,12 +23,6 @@ takes 304 s on two processes (2026-11-26)."""
 
 ANALYST = 2**30
 """Bytes of a process that analyses."""
-
-PROGRAM = 1.5 * 2**30
-"""Bytes of the command and of a model's process beside its weights."""
-
-SHARDS_HELD = 3
-"""Shards in memory while one is read and one is written, with what they are made from."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,8 @@ class Host:
         disk: bytes that will be written, before compression.
         whole: whether the size of everything that will be written is known.
         free: bytes that are free there, None in an object store.
+        downloads: bytes of weights that will be downloaded.
+        cache_free: bytes that are free where they go.
         memory: bytes held at once by all processes, at most.
         total: bytes of memory that there are.
         core_hours: of the analysis, None while its layers are not known.
@@ -46,32 +43,39 @@ class Host:
     disk: int
     whole: bool
     free: int | None
+    downloads: int
+    cache_free: int
     memory: float
     total: int
     core_hours: float | None
 
 
-def host_needs(
-    plan: Plan, layout: Layout, statuses: Iterable[Status], needs: Sequence[Need]
-) -> Host:
-    """Return what the stages that are not done take of this machine."""
-    left = [status for status in statuses if status.state is not State.DONE]
+def host_needs(jobs: Sequence[Job], needs: Sequence[Need], disk: Disk) -> Host:
+    """Return what the stages that are not done take of this machine.
+
+    Args:
+        jobs: studies as they stand.
+        needs: of the models that are loaded for them.
+        disk: what they write and download.
+    """
+    left = [status for job in jobs for status in job.pending("run")]
     kinds = {status.stage.kind for status in left}
     large = [status for status in left if status.stage.kind in ("generate", "extract")]
-    disk = sum(status.size or 0 for status in large)
+    hours = [_analysis_hours(job.plan, job.pending("run")) for job in jobs]
     held = [0.0]
     if kinds & {"generate", "extract"}:
-        largest = max((need.weights + need.cache for need in needs), default=0)
-        held.append(PROGRAM + SHARDS_HELD * SHARD_BYTES + (0 if has_gpu() else largest))
+        held.append(max((need.host(has_gpu()) for need in needs), default=PROGRAM))
     if "analyze" in kinds:
         held.append(PROGRAM + cpu_count() * ANALYST)
     return Host(
-        disk,
-        all(status.size is not None for status in large),
-        None if layout.far is not None else shutil.disk_usage(_existing(layout.root)).free,
-        max(held),
-        psutil.virtual_memory().total,
-        _analysis_hours(plan, left),
+        disk=sum(left_bytes(status) for status in large),
+        whole=all(status.size is not None for status in large),
+        free=disk.free,
+        downloads=sum(disk.downloads.values()),
+        cache_free=disk.cache_free,
+        memory=max(held),
+        total=psutil.virtual_memory().total,
+        core_hours=None if None in hours else sum(h for h in hours if h is not None),
     )
 
 
@@ -86,10 +90,3 @@ def _analysis_hours(plan: Plan, left: Iterable[Status]) -> float | None:
                 return None
             seconds += each * len(layers) * len(manifest.extraction.windows)
     return seconds / 3600
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return folder

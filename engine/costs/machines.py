@@ -9,7 +9,15 @@ READING = 0.4
 
 WRITING = 0.1
 """Share that writing is taken to reach: every token waits for the one before it, so that memory
-and not arithmetic decides. Measure your own and correct both."""
+and not arithmetic decides. `emovec plan --utilisation` takes your own for both."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of a GPU's peak that reading and writing are taken to reach."""
+
+    reading: float = READING
+    writing: float = WRITING
 
 
 @dataclass(frozen=True)
@@ -41,3 +49,15 @@ GPUS: dict[str, Gpu] = {
 def gpu_hours(flops: float, gpu: Gpu, dtype: str, share: float) -> float:
     """Return the hours that some operations take one GPU at a share of its peak."""
     return flops / (gpu.flops[dtype] * share) / 3600
+
+
+def gpu_of(name: str) -> str | None:
+    """Return the key of GPUS for a name that nvidia-smi gives, None for one of other figures.
+
+    PCIe and NVL versions of the H100 and H200 are slower; those of the A100 have the same peak.
+    """
+    if "A100" in name:
+        return next((f"A100-{size}GB" for size in (40, 80) if f"{size}GB" in name), None)
+    if any(slower in name for slower in ("PCIe", "NVL")):
+        return None
+    return next((kind for kind in ("H100", "H200") if kind in name), None)

@@ -1,15 +1,15 @@
 """What stages have to do: requests, tokens, operations; expected, measured, or done already.
 
 An expectation is replaced by what was measured as soon as a run has some: a corpus' own journal
-for writing, its texts and the model's tokenizer for reading.
+for writing, or the share of replies kept in another one by the same model; a corpus' texts and the
+model's tokenizer for reading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from engine.plan import Plan, State, Status
 from engine.steering.conditions import n_measures
 from manifests.resolve import Writing
 from store.corpus import Text, iter_texts
-from store.exchange import read_texts
 from store.journal import journal_fingerprint, read_journal
 from store.layout import Layout
 
@@ -50,6 +49,8 @@ class Work:
         output_tokens: of the replies.
         flops: operations, multiplications and additions.
         source: `expected`, `measured` or `done`.
+        kept: share of the replies that pass the checks; None for reading and steering.
+        kept_from: the corpus whose journal says so, or `expected_kept`; empty where `kept` is None.
     """
 
     stage: str
@@ -61,10 +62,59 @@ class Work:
     output_tokens: float | None
     flops: float | None
     source: str
+    kept: float | None = None
+    kept_from: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a corpus' texts hold.
+
+    Attributes:
+        texts: how many.
+        words: of all of them.
+        some: the first SAMPLE texts.
+    """
+
+    texts: int
+    words: int
+    some: tuple[str, ...]
+
+
+def count_words(texts: Iterable[Text]) -> Words:
+    """Return what a corpus' texts hold."""
+    n = words = 0
+    some: list[str] = []
+    for text in texts:
+        n, words = n + 1, words + len(text.text.split())
+        if n <= SAMPLE:
+            some.append(text.text)
+    return Words(n, words, tuple(some))
+
+
+def corpus_words(plan: Plan, layout: Layout, statuses: Mapping[str, Status]) -> dict[str, Words]:
+    """Return what the texts of every corpus hold that is here: sealed, or in files to be imported.
+
+    The plan then knows how many texts an import that is not sealed has.
+
+    Raises:
+        InputError: files to be imported are broken, or hold nothing that can be analysed.
+    """
+    found = {}
+    for corpus in plan.study.manifest.corpora:
+        if statuses[plan.corpus_stage(corpus)].state is State.DONE:
+            found[corpus] = count_words(iter_texts(layout.stories(corpus)))
+        elif corpus in plan.study.importing and plan.study.importing[corpus].stories is not None:
+            found[corpus] = count_words(plan.import_texts(corpus, layout, sealed=False))
+    return found
 
 
 def workloads(
-    plan: Plan, layout: Layout, statuses: Iterable[Status], sizes: dict[str, Architecture | None]
+    plan: Plan,
+    layout: Layout,
+    statuses: Iterable[Status],
+    sizes: Mapping[str, Architecture | None],
+    words: Mapping[str, Words],
 ) -> list[Work]:
     """Return the work of every stage that a model does, finished ones included.
 
@@ -73,12 +123,13 @@ def workloads(
         layout: where the run lies.
         statuses: of its stages.
         sizes: each model's, None where its config is not at hand.
+        words: of the corpora that are here.
     """
     found = []
-    words: dict[str, tuple[int, float] | None] = {}
+    journals = _journals(plan, layout)
     for status in statuses:
         if status.stage.kind == "generate":
-            found.append(_writing(plan, layout, status, sizes))
+            found.append(_writing(plan, journals, status, sizes))
         elif status.stage.kind == "extract":
             found.append(_reading(plan, layout, status, sizes, words))
         elif status.stage.kind == "steer":
@@ -86,8 +137,60 @@ def workloads(
     return found
 
 
+@dataclass(frozen=True)
+class Replies:
+    """What a journal says of writing.
+
+    Attributes:
+        replies: all of them.
+        passed: replies that pass the checks.
+        texts: in those.
+        prompt_tokens: of all prompts.
+        output_tokens: of all replies.
+    """
+
+    replies: int
+    passed: int
+    texts: int
+    prompt_tokens: float
+    output_tokens: float
+
+    @property
+    def kept(self) -> float:
+        """Share of the replies that pass."""
+        return self.passed / self.replies
+
+
+def _journals(plan: Plan, layout: Layout) -> dict[str, Replies]:
+    """Return what the journals of these settings say, by corpus, where they say enough."""
+    found = {}
+    for corpus in plan.study.writing:
+        journal = layout.journal(corpus)
+        if journal_fingerprint(journal) == plan.journal_key(corpus):
+            replies = _measured_writing(journal)
+            if replies is not None:
+                found[corpus] = replies
+    return found
+
+
+def _kept(plan: Plan, journals: Mapping[str, Replies], corpus: str) -> tuple[float, str]:
+    """Return the share of replies to expect that pass, and what says so.
+
+    Another journal of the same model in this run, the longest, knows better than the manifest.
+    """
+    spec = plan.study.writing[corpus].spec
+    others = [name for name in journals if plan.study.writing[name].spec.model == spec.model]
+    if not others:
+        return spec.expected_kept, "expected_kept"
+    best = max(others, key=lambda name: journals[name].replies)
+    return journals[best].kept, best
+
+
 def _writing(
-    plan: Plan, layout: Layout, status: Status, sizes: dict[str, Architecture | None]
+    plan: Plan,
+    journals: Mapping[str, Replies],
+    status: Status,
+    sizes: Mapping[str, Architecture | None],
 ) -> Work:
     corpus = status.stage.name
     writing = plan.study.writing[corpus]
@@ -95,34 +198,41 @@ def _writing(
     texts = len(writing.pairs()) * spec.stories_per_topic + spec.neutral
     each = spec.stories_per_prompt or spec.stories_per_topic
     prompts = len(writing.pairs()) * -(-spec.stories_per_topic // each) + spec.neutral
-    journal = layout.journal(corpus)
-    measured = None
-    if journal_fingerprint(journal) == plan.journal_key(corpus):
-        measured = _measured_writing(journal)
+    measured = journals.get(corpus)
     if measured is None:
-        output = texts * WORDS_A_TEXT * TOKENS_A_WORD
-        given = prompts * _prompt_words(writing) * TOKENS_A_WORD
-        requests, source = prompts, "expected"
+        kept, kept_from = _kept(plan, journals, corpus)
+        output = texts * WORDS_A_TEXT * TOKENS_A_WORD / kept
+        given = prompts * _prompt_words(writing) * TOKENS_A_WORD / kept
+        requests, source = round(prompts / kept), "expected"
     else:
-        replies, prompt_tokens, output_tokens, kept = measured
-        share = texts / kept if kept else 1.0
-        requests = round(replies * max(1.0, share))
-        given, output = (tokens * max(1.0, share) for tokens in (prompt_tokens, output_tokens))
+        kept, kept_from = measured.kept, corpus
+        share = max(1.0, texts / measured.texts)
+        requests = round(measured.replies * share)
+        given, output = measured.prompt_tokens * share, measured.output_tokens * share
         source = "done" if status.state is State.DONE else "measured"
     size = sizes[model]
     length = (given + output) / max(1, requests)
     flops = None
     if size is not None:
         flops = size.read_flops(given, length) + size.write_flops(output, length)
-    dtype = plan.study.manifest.models[model].dtype
     return Work(
-        status.stage.id, model, dtype, True, requests, given + output, output, flops, source
+        stage=status.stage.id,
+        model=model,
+        dtype=plan.study.manifest.models[model].dtype,
+        writes=True,
+        requests=requests,
+        tokens=given + output,
+        output_tokens=output,
+        flops=flops,
+        source=source,
+        kept=kept,
+        kept_from=kept_from,
     )
 
 
-def _measured_writing(journal: Path) -> tuple[int, float, float, int] | None:
-    """Return replies, prompt and output tokens and texts kept; None for too few replies."""
-    replies = kept = 0
+def _measured_writing(journal: Path) -> Replies | None:
+    """Return what a journal says; None where its replies are too few, or none of them passes."""
+    replies = passed = texts = 0
     given = written = 0.0
     for row in read_journal(journal):
         if "reply" not in row:
@@ -130,8 +240,11 @@ def _measured_writing(journal: Path) -> tuple[int, float, float, int] | None:
         replies += 1
         given += row.get("prompt_tokens", 0)
         written += row.get("output_tokens", 0)
-        kept += len(row["stories"]) if row["outcome"] in ("kept", "ahead") else 0
-    return (replies, given, written, kept) if replies >= MIN_REPLIES else None
+        if row["outcome"] in ("kept", "ahead"):
+            passed, texts = passed + 1, texts + len(row["stories"])
+    if replies < MIN_REPLIES or not texts:
+        return None
+    return Replies(replies, passed, texts, given, written)
 
 
 def _prompt_words(writing: Writing) -> int:
@@ -144,8 +257,8 @@ def _reading(
     plan: Plan,
     layout: Layout,
     status: Status,
-    sizes: dict[str, Architecture | None],
-    words: dict[str, tuple[int, float] | None],
+    sizes: Mapping[str, Architecture | None],
+    words: Mapping[str, Words],
 ) -> Work:
     cell = plan.cell(status.stage.name)
     extraction = plan.study.manifest.extraction
@@ -155,16 +268,14 @@ def _reading(
         texts, tokens = int(record.figures["texts"]), float(record.figures["tokens"])
         source = "done"
     else:
-        if cell.corpus not in words:
-            words[cell.corpus] = _words(plan, layout, cell.corpus)
-        known = words[cell.corpus]
+        known = words.get(cell.corpus)
         if known is None:
             texts = plan.n_texts(cell.corpus, layout)
             tokens, source = (texts or 0) * WORDS_A_TEXT * TOKENS_A_WORD, "expected"
         else:
-            texts = known[0]
-            ratio = _tokens_a_word(plan, layout, cell.model, cell.corpus)
-            tokens = known[1] * (ratio or TOKENS_A_WORD)
+            texts = known.texts
+            ratio = _tokens_a_word(plan, cell.model, known)
+            tokens = known.words * (ratio or TOKENS_A_WORD)
             source = "expected" if ratio is None else "measured"
         if texts is not None:
             tokens = min(tokens, texts * extraction.max_tokens)
@@ -187,7 +298,7 @@ def _reading(
     )
 
 
-def _steering(plan: Plan, status: Status, sizes: dict[str, Architecture | None]) -> Work:
+def _steering(plan: Plan, status: Status, sizes: Mapping[str, Architecture | None]) -> Work:
     """Texts of full length, each read once more, and every end behind every beginning."""
     model, steered = plan.cell(status.stage.name).model, plan.study.steered
     assert steered is not None
@@ -222,26 +333,6 @@ def _tokens_of(text: str) -> float:
     return len(text.split()) * TOKENS_A_WORD
 
 
-def _texts(plan: Plan, layout: Layout, corpus: str) -> Iterable[Text] | None:
-    """Return a corpus' texts, from its files where it is not sealed yet; None where it cannot be.
-
-    Files that are not there are named by the plan already.
-    """
-    if layout.stories(corpus).is_file():
-        return iter_texts(layout.stories(corpus))
-    source = plan.study.importing.get(corpus)
-    return None if source is None or source.stories is None else read_texts(source)
-
-
-def _words(plan: Plan, layout: Layout, corpus: str) -> tuple[int, float] | None:
-    """Return a corpus' texts and words."""
-    texts = _texts(plan, layout, corpus)
-    if texts is None:
-        return None
-    counts = [len(text.text.split()) for text in texts]
-    return len(counts), float(sum(counts))
-
-
 @lru_cache(maxsize=2)
 def _tokenizer(file: str) -> Any:
     """Return a tokenizer; cells of one model come together."""
@@ -250,12 +341,11 @@ def _tokenizer(file: str) -> Any:
     return Tokenizer.from_file(file)
 
 
-def _tokens_a_word(plan: Plan, layout: Layout, model: str, corpus: str) -> float | None:
+def _tokens_a_word(plan: Plan, model: str, words: Words) -> float | None:
     """Return tokens for each word of a corpus by a model's tokenizer; None where it is not here."""
-    texts, file = _texts(plan, layout, corpus), tokenizer_at_hand(plan.study, model)
-    if texts is None or file is None:
+    file = tokenizer_at_hand(plan.study, model)
+    if file is None:
         return None
-    tokenizer = _tokenizer(str(file.resolve()))
-    some = [text.text for text in islice(texts, SAMPLE)]
-    tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(some))
-    return float(tokens / sum(len(text.split()) for text in some))
+    encoded = _tokenizer(str(file.resolve())).encode_batch(list(words.some))
+    tokens = sum(len(one.ids) for one in encoded)
+    return float(tokens / sum(len(text.split()) for text in words.some))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.device import has_gpu, replica_environments
+from engine.device import gpu_name, has_gpu, replica_environments
 from engine.generation.demand import Demand, Request
 from engine.generation.duplicates import near_duplicates
 from engine.generation.prompts import OnEvent, PromptEncoder, writing_from_json
@@ -59,15 +59,15 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
 
     Returns:
         For each corpus by its stage: output_tokens and refused replies of this load; output
-        `tokens_per_second` of the whole load from the first engine's start on; and `given_up`
-        (reason by request id).
+        `tokens_per_second` of the whole load from the first engine's start on, with `gpu`, their
+        name, and `gpus`, how many, where it was GPUs; and `given_up` (reason by request id).
 
     Raises:
         ValueError: a model without a chat template, or too few GPUs.
         EngineDied: vLLM's process is gone; calling again goes on.
     """
     desks = [_desk(corpus) for corpus in job["corpora"]]
-    rate = None
+    rate, gpus = None, {}
     with ExitStack() as journals:
         waiting: deque[tuple[Desk, Request]] = deque()
         for desk in desks:
@@ -76,13 +76,16 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
             waiting.extend((desk, request) for request in requests)
             waiting.extend((desk, request) for request in _finish(desk))
         if waiting:
-            seconds = _stream(job["model"], waiting, on_event)
+            seconds, n_gpus = _stream(job["model"], waiting, on_event)
+            if (gpu := gpu_name()) is not None:
+                gpus = {"gpu": gpu, "gpus": n_gpus}
             rate = sum(desk.output_tokens for desk in desks) / seconds
     return {
         desk.stage: {
             "output_tokens": desk.output_tokens,
             "refused": desk.refused,
             "tokens_per_second": rate,
+            **gpus,
             "given_up": desk.demand.given_up,
         }
         for desk in desks
@@ -97,8 +100,12 @@ def _desk(corpus: dict[str, Any]) -> Desk:
 
 def _stream(
     model: dict[str, Any], waiting: deque[tuple[Desk, Request]], on_event: OnEvent
-) -> float:
-    """Keep the engines full until nothing is waited for; return the seconds they worked."""
+) -> tuple[float, int]:
+    """Keep the engines full until nothing is waited for.
+
+    Returns:
+        The seconds they worked, and the GPUs that a machine with some gave them.
+    """
     environments = replica_environments(
         model["replicas"], model["tensor_parallel_size"], model["gpu_memory_utilization"]
     )
@@ -134,7 +141,7 @@ def _stream(
         ended = time.monotonic()
         _tell(desks, on_event)
         assert replicas.ready is not None
-        return ended - replicas.ready
+        return ended - replicas.ready, len(environments) * model["tensor_parallel_size"]
 
 
 def _ahead(desks: Iterable[Desk]) -> tuple[Desk, Request] | None:

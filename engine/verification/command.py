@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from engine.job import open_layout
 from engine.plan import Plan
-from engine.run import open_layout
 from engine.verification.look import Look, Tell, was_begun
 from engine.verification.recompute import recompute
 from engine.verification.repair import repair
