@@ -179,7 +179,7 @@ def plan(
 ) -> None:
     """Show what would be done, how large it will be, and whether it fits. Starts nothing.
 
-    Exit 2, after all of it, where `emovec run` of the same manifests would refuse.
+    What does not fit comes last, with exit code 2: `emovec run` would refuse it.
     """
     studies = [_load(manifest) for manifest in manifests]
     shares, where = _shares(utilisation), _where(None, profile)

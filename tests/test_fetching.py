@@ -40,6 +40,9 @@ def test_fetched_models_are_pinned_and_read_without_a_network(
         assert any(path.endswith(".safetensors") for path in asked)
     assert f"some: {{revision: {COMMIT}}}" in fetched.stdout
     assert "again: {revision" not in fetched.stdout
+    cached = run(tmp_path, NOWHERE, "fetch", manifest)
+    assert cached.returncode == 0, "a hub that cannot be asked is no reason to refuse what is here"
+    assert f"some: {{revision: {COMMIT}}}" in cached.stdout
     read = run(tmp_path, NOWHERE, "extract", manifest, "--root", tmp_path / "runs")
     assert read.returncode == 0, read.stdout + read.stderr
     assert "downloading" not in read.stdout
