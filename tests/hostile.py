@@ -129,4 +129,12 @@ HOSTILE: dict[str, tuple[str, Make, str]] = {
         "m.yaml", manifest("name: good", "name: \u202edoog"), ":2: name: '\\u202edoog' cannot be"),
     "a terminal's commands": (
         "s.jsonl", whole(b'{"emotion": "\\u001b[2J", "text": "b"}'), ":1: emotion: '\\x1b[2J'"),
+    "a line of 100 MB to be read": (
+        "t.lines", repeated(b"one\n\n", b"x", b"\nfour\n"), "t.lines:3: a line of over 20 MB"),
+    "NULs to be read": ("t.lines", repeated(b"one\n", b"\0"), "t.lines:2: a line of over 20 MB"),
+    "100 MB of lines, the last one spoilt": (
+        "t.lines", repeated(b"", b"a few words so " * 4 + b"on\r\n", b"\xff\n"),
+        "t.lines:1638401: is not UTF-8 text: byte 0xff at 104857600"),
+    "an endless device to be read": ("t.lines", link("/dev/zero"), "t.lines: is no file"),
+    "a pipe to be read": ("t.lines", link("pipe"), "t.lines: is no file"),
 }  # fmt: skip

@@ -30,6 +30,7 @@ FORKING = """
 import json, os, resource, sys
 from pathlib import Path
 import store.exchange
+from engine.detection.texts import GivenTexts
 from manifests.errors import InputError
 from manifests.resolve import Importing, load_study
 from manifests.schema import Import
@@ -37,6 +38,9 @@ from manifests.schema import Import
 def read(file):
     if file.suffix == ".yaml":
         load_study(file)
+        return
+    if file.suffix == ".lines":
+        GivenTexts([file], by_line=True)
         return
     stories = file.with_name("stories.jsonl") if file.name == "n.txt" else file
     neutral = file if file.name == "n.txt" else None
