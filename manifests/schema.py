@@ -29,7 +29,12 @@ NAMED_WINDOWS: dict[str, tuple[int, int | None, Normalize]] = {
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def _check_name(value: str) -> str:
+def check_name(value: str) -> str:
+    """Return a name as it is: a folder, or a part of one, under whatever it is joined to.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
     shape = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
     if not re.fullmatch(shape, value) or ".." in value or value.endswith(".partial"):
         raise ValueError(
@@ -66,7 +71,7 @@ def wrong_word(word: str) -> str | None:
     return None
 
 
-Name = Annotated[str, AfterValidator(_check_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Strict(BaseModel):

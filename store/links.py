@@ -1,4 +1,4 @@
-"""A run writes into its own folder only: links that lead out of it are refused."""
+"""A run is read and written in its own folder only: links that lead out of it are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def require_own_folder(layout: Layout) -> None:
 
 def _refusal(link: Path) -> InputError:
     what = (
-        f"a link to {os.path.realpath(link)}, out of the run's folder, where this run may not "
-        "write; put what it names in its place, or give that folder as --root"
+        f"a link to {os.path.realpath(link)}, out of the run's folder, and is not "
+        "followed; put what it names in its place, or give that folder as --root"
     )
     return InputError(Problem(link, None, "", what))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli import app
 from engine.job import open_layout
 from manifests.errors import InputError
 from manifests.profile import Profile
@@ -265,6 +266,76 @@ def test_links_out_of_a_runs_folder_are_refused(link: str, tmp_path: Path) -> No
         open_layout(tmp_path / "runs", "study")
     assert error.value.problems[0].file == run / link
     assert list(outside.iterdir()) == []
+
+
+def refused_read(cell: str, root: Path, *options: str) -> str:
+    """What `emovec read` says of a cell or a run that it does not take, in its one line."""
+    text = root.parent / "text.txt"
+    text.write_text("She walked home.")
+    with pytest.raises(InputError) as error:
+        app(["read", cell, str(text), "--root", str(root), *options], standalone_mode=False)
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def extracted_cell(run: Path) -> Path:
+    """Leave as much of a cell as says that it was extracted."""
+    cell = run / "cells" / "tiny@own"
+    (cell / "residuals.zarr").mkdir(parents=True)
+    (cell / "residuals.zarr" / "zarr.json").write_text('{"attributes": {}}')
+    return cell
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", ".", "", "/etc", "a/b", "study/../study", "con", "a\n", "x" * 65]
+)
+def test_a_runs_name_that_leaves_the_root_is_refused(name: str, tmp_path: Path) -> None:
+    extracted_cell(tmp_path / "x")
+    extracted_cell(tmp_path / "runs" / "study")
+    line = refused_read("tiny@own", tmp_path / "runs", "--run", name)
+    assert line.startswith("--run: ")
+    assert "cannot be a name" in line
+
+
+@pytest.mark.parametrize("cell", ["..@own", "tiny@..", ".@.", "a..b@own", "tiny@con", "+@own"])
+def test_a_cells_parts_are_names(cell: str, tmp_path: Path) -> None:
+    extracted_cell(tmp_path / "runs" / "study")
+    line = refused_read(cell, tmp_path / "runs")
+    assert line.startswith(f"read: '{cell}': ")
+    assert "cannot be a name" in line
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("link", [".", "cells", "cells/tiny@own", "cells/tiny@own/residuals.zarr"])
+def test_a_cell_behind_a_link_out_of_its_run_is_not_read(
+    link: str, named: bool, tmp_path: Path
+) -> None:
+    run, outside = tmp_path / "runs" / "study", tmp_path / "outside"
+    extracted_cell(run)
+    (run / link).rename(outside)
+    (run / link).symlink_to(outside)
+    line = refused_read("tiny@own", tmp_path / "runs", *(["--run", "study"] if named else []))
+    assert line.startswith(f"{run / link}: a link to {outside}, out of the run's folder")
+
+
+@pytest.mark.parametrize(
+    "command", ["plan", "status", "verify", "export", "vectors", "run", "report", "steer"]
+)
+def test_every_command_refuses_a_run_behind_a_link(
+    command: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    steering = {"steering": {}} if command == "steer" else {}
+    manifest, outside = write_manifest(tmp_path, tiny_model, **steering), tmp_path / "outside"
+    extracted_cell(outside)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "study").symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    to = ["--to", str(tmp_path / "to")] if command in ("export", "vectors") else []
+    with pytest.raises(InputError, match="out of the run's folder") as error:
+        app([command, str(manifest), "--root", str(tmp_path / "runs"), *to], standalone_mode=False)
+    assert len(str(error.value).splitlines()) == 1
+    assert sorted(outside.rglob("*")) == before
+    assert not (tmp_path / "to").exists()
 
 
 def test_links_within_a_run_and_of_the_root_are_followed(tmp_path: Path) -> None:

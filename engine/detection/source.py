@@ -15,7 +15,9 @@ from engine.choosing import chosen_layers, chosen_window, parse_layers
 from engine.models import ModelSource, ModelUnavailable, folder_identity, read_shape
 from manifests.builtin import BUILTIN_MODELS
 from manifests.errors import InputError, Problem, shorten
+from manifests.schema import check_name
 from store.layout import Layout, layout_of
+from store.links import require_own_folder
 from store.places import Far, StoreRefused, place, require_answering
 from store.records import derived_identity
 from store.residuals import open_residuals
@@ -73,10 +75,31 @@ def find_cell(root: str, run: str | None, cell: str) -> Layout:
         cell: `model@corpus`.
 
     Raises:
-        InputError: no run has it, or several have.
+        InputError: a name that cannot be one; no run has the cell, or several have; a link leads
+            out of the run's folder.
     """
+    _require_names(run, cell)
+    layout = _having(root, run, cell)
+    require_own_folder(layout)
+    return layout
+
+
+def _require_names(run: str | None, cell: str) -> None:
+    """Refuse names that a manifest would refuse: they become parts of a path."""
     if not CELL.fullmatch(cell):
         raise refused(cell, "is no cell; write MODEL@CORPUS")
+    named = [(Path("read"), shorten(cell), part) for part in cell.split("@")]
+    if run is not None:
+        named.insert(0, (Path("--run"), "", run))
+    for file, key, name in named:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InputError(Problem(file, None, key, str(error))) from None
+
+
+def _having(root: str, run: str | None, cell: str) -> Layout:
+    """Return the run that has extracted a cell, whatever links are in it."""
     try:
         where = place(root)
         if isinstance(where, Far):
