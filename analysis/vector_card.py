@@ -22,36 +22,40 @@ CONTRASTS: dict[ContrastKind, str] = {
 
 USES = {
     "repeng": (
+        "import numpy as np\n"
         "from repeng import ControlModel, ControlVector\nfrom safetensors.numpy import load_file\n",
         'vectors = load_file("vectors.safetensors")\n'
-        'directions = dict(zip(vectors["layer"].tolist(), vectors[{key}]))\n'
+        "directions = {{n: unit * v / np.linalg.norm(v) for n, unit, v in "
+        'zip(vectors["layer"].tolist(), vectors["token_norm"], vectors[{key}])}}\n'
         "ControlModel(model, [{layer}]).set_control("
-        "ControlVector(model.config.model_type, directions), coefficient)\n",
+        "ControlVector(model.config.model_type, directions), strength)\n",
     ),
     "steering-vectors": (
         "from safetensors.torch import load_file\nfrom steering_vectors import SteeringVector\n",
         'vectors = load_file("vectors.safetensors")\n'
-        'steering = SteeringVector({{{layer}: vectors[{key}][{at}]}}, layer_type="decoder_block")\n'
-        "handle = steering.patch_activations(model, multiplier=coefficient)\n",
+        'v, unit = vectors[{key}][{at}], vectors["token_norm"][{at}]\n'
+        "handle = SteeringVector({{{layer}: unit * v / v.norm()}}, "
+        'layer_type="decoder_block").patch_activations(model, multiplier=strength)\n',
     ),
     "PyTorch": (
         "from safetensors.torch import load_file\n",
-        'vector = coefficient * load_file("vectors.safetensors")[{key}][{at}]'
-        ".to(model.device, model.dtype)\n"
+        'vectors = load_file("vectors.safetensors")\n'
+        'v, unit = vectors[{key}][{at}], vectors["token_norm"][{at}]\n'
+        "vector = (strength * unit * v / v.norm()).to(model.device, model.dtype)\n"
         "add = lambda block, inputs, out: "
         "(out[0] + vector, *out[1:]) if isinstance(out, tuple) else out + vector\n"
         "handle = model.model.layers[{layer}].register_forward_hook(add)\n",
     ),
 }
-"""By name, what a way of using the vectors imports, and its three lines. They want a `model` of
-transformers and a `coefficient`."""
+"""By name, what a way of using the vectors imports, and its lines. They want a `model` of
+transformers and a `strength`, in mean token norms, as `emovec steer` has it."""
 
 CONVENTIONS = (
     "repeng 0.4.0 and steering-vectors 0.12.2 count layers as this file does: from 0, and what "
     "stands under L is added to the output of block L, at every position (by repeng, but left "
-    "padding). On random models the residual after that block changes by exactly the coefficient "
-    "times the vector, and blocks before it do not change. Both read -1 as the last block, where "
-    "emovec means the embedding output, which is therefore not in the file.",
+    "padding). On random models the residual after that block changes by exactly what they are "
+    "given, times their coefficient, and blocks before it do not change. Both read -1 as the last "
+    "block, where emovec means the embedding output, which is therefore not in the file.",
     "repeng does not import with numpy 2 or later. It adds at the layers that `ControlModel` is "
     "given, wraps the model in place (`unwrap` undoes it), and takes several texts at once only "
     "with `position_ids` of their own, as `generate` passes them. With transformers 4.57 it fails "
@@ -67,9 +71,10 @@ LIMITS = (
     "A vector carries its corpus: words and topics that stories of one emotion share are in it.",
     "It fits this model and these weights only.",
     "A vector is a difference of means over whole texts. At a single token the residual differs "
-    "far more, and one token of a text may be many times longer than the others: measure a "
-    "coefficient by the token norm without the longest.",
-    "A coefficient at several layers adds up from one to the next.",
+    "far more. The token norm leaves out each text's first token, which is many times longer than "
+    "the others in many models; where it is far above the norm without the longest, another "
+    "token is so long, and a strength means less.",
+    "A strength at several layers adds up from one to the next.",
     "Directions are as long as their estimator makes them: normalise them before comparing or "
     "adding. `least-squares` fits any ratings where there are fewer emotions than dimensions; "
     "believe the r on held-out emotions.",
@@ -167,9 +172,12 @@ def _identity(identity: dict[str, Any]) -> str:
 
 def _tensors(facts: dict[str, Any]) -> str:
     lines = [
-        "`vectors.safetensors` holds float32 `[layer, d_model]` under each name, and `layer`, the "
-        "layers' numbers:",
+        "`vectors.safetensors` holds float32 `[layer, d_model]` under each name but two:",
         "",
+        "- `layer`: the layers' numbers, int64 `[layer]`.",
+        "- `token_norm`: the mean L2 norm of a token's residual at each layer over all texts, "
+        "first tokens left out, float32 `[layer]`, in units of the residual stream: a strength of "
+        "1 in `emovec steer`.",
         "- `emotion.<emotion>`: the contrast vector, not normalised. Emotions: "
         + ", ".join(map(_plain, facts["emotions"]))
         + ".",
@@ -193,7 +201,9 @@ def _tensors(facts: dict[str, Any]) -> str:
 
 def _ways(facts: dict[str, Any]) -> list[str]:
     return [f"{way}:\n\n```python\n{usage(way, facts)}```" for way in USES] + [
-        f"A coefficient of 1 adds one vector as it is, {facts['units']}."
+        "A strength of 1 adds the unit vector as many times as a token's residual is long there, "
+        "as in `emovec steer`, which tries .05, .1 and .2 unless told otherwise. The vectors "
+        f"themselves are {facts['units']}."
     ]
 
 
@@ -213,8 +223,9 @@ def _figures(facts: dict[str, Any]) -> str:
         cells += [_marked(row["norms"][name][axis]) for name in names for axis in AXES]
         rows.append(cells)
     said = (
-        "Mean L2 norm of a token's residual over all tokens read, the same without the longest "
-        "token of each text, and the median norm of the emotion vectors."
+        "Mean L2 norm of a token's residual without the first token of each text (`token_norm`), "
+        "the same without the longest token of each text instead, and the median norm of the "
+        "emotion vectors."
     )
     if names:
         said += (

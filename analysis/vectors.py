@@ -19,11 +19,13 @@ from analysis.contrasts import ContrastKind, contrast, emotion_names
 from analysis.directions import ESTIMATORS, MIN_RATED
 from analysis.geometry import NotEnough
 from analysis.settings import AXES
+from analysis.steering import NoDirection, token_norms
 
 LAYER = "layer"
+TOKEN_NORM = "token_norm"
 EMOTION = "emotion."
 DIRECTION = "direction."
-"""How tensors are named: `layer`, `emotion.<emotion>` and
+"""How tensors are named: `layer`, `token_norm`, `emotion.<emotion>` and
 `direction.<norms>.<axis>.<estimator>`. An emotion may hold dots, the last two parts may not."""
 
 ANALYSED: dict[ContrastKind, str] = {
@@ -46,8 +48,9 @@ class CellVectors:
     """What is handed on of one cell.
 
     Attributes:
-        tensors: float32 [layer, d_model] by name, in the units of the window, and `layer`, int64
-            [layer].
+        tensors: float32 [layer, d_model] by name, in the units of the window; `layer`, int64
+            [layer]; `token_norm`, float32 [layer], the unit of strength of `emovec steer`, in
+            residual stream units.
         emotions: that have a vector.
         left_out: by the name of a tensor that is not there, why.
         figures: for each layer, figures by name; None where a number is missing.
@@ -82,13 +85,20 @@ def cell_vectors(
             carry the ratings are handed on.
 
     Raises:
-        NotEnough: too few neutral texts for the contrast, or no emotion with a vector.
+        NotEnough: too few neutral texts for the contrast, no emotion with a vector, or no text
+            with a token beside its first.
     """
     tensors, left_out = _emotions(cell, kind, window, layers, neutral_variance)
     norm_EL = np.array([np.linalg.norm(x.astype(np.float64), axis=1) for x in tensors.values()])
-    figures = token_norms(cell, layers)
-    for row, norm in zip(figures, np.median(norm_EL, axis=0), strict=True):
-        row["emotion_norm"] = float(norm)
+    try:
+        token_norm_L = token_norms(cell, layers)
+    except NoDirection as error:
+        raise NotEnough(str(error)) from None
+    figures = _lengths(cell, layers)
+    for row, token_norm, norm in zip(
+        figures, token_norm_L, np.median(norm_EL, axis=0), strict=True
+    ):
+        row.update({TOKEN_NORM: float(token_norm), "emotion_norm": float(norm)})
     emotions = [name.removeprefix(EMOTION) for name in tensors]
     if results is not None:
         chosen = results.sel(contrast=ANALYSED[kind], window=window, layer=list(layers))
@@ -96,20 +106,24 @@ def cell_vectors(
         tensors, left_out = {**tensors, **found}, {**left_out, **without}
         for at, row in enumerate(figures):
             row.update(_found(chosen.isel(layer=at)))
-    all_layers = np.array(layers, dtype=np.int64)
-    return CellVectors({LAYER: all_layers, **tensors}, emotions, left_out, figures)
+    by_layer: dict[str, ndarray] = {
+        LAYER: np.array(layers, dtype=np.int64),
+        TOKEN_NORM: token_norm_L.astype(np.float32),
+    }
+    return CellVectors({**by_layer, **tensors}, emotions, left_out, figures)
 
 
-def token_norms(cell: xr.Dataset, layers: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the mean L2 norm of a token's residual at each layer, over all tokens read.
+def _lengths(cell: xr.Dataset, layers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return how long a token's residual is at each layer but for each text's longest.
 
     Args:
         cell: `mean_norm`, `peak_norm` [text, layer] and `text_tokens` [text] of a cell's store.
         layers: layers wanted.
 
     Returns:
-        For each layer: `layer`, `depth`, `token_norm`, and `token_norm_without_longest`, for which
-        each text's longest token is left out, None where no text has two. Residual stream units.
+        For each layer: `layer`, `depth` and `token_norm_without_longest`, the mean L2 norm of the
+        residuals of all tokens but each text's longest, None where no text has two. Residual
+        stream units.
     """
     n_N = np.minimum(cell["text_tokens"].to_numpy(), cell.attrs["extraction"]["max_tokens"])
     n_N = n_N.astype(np.float64)
@@ -123,7 +137,6 @@ def token_norms(cell: xr.Dataset, layers: Sequence[int]) -> list[dict[str, Any]]
             {
                 "layer": int(layer),
                 "depth": layer / int(cell.attrs["n_layers"]),
-                "token_norm": float(total_N.sum() / n_N.sum()),
                 "token_norm_without_longest": rest / others if others else None,
             }
         )

@@ -38,7 +38,7 @@ UNEXTRACTED = {
 
 UNITS = {
     "none": "in units of the residual stream",
-    "rms": "in root mean squares of a token's residual: multiply by a token's before adding",
+    "rms": "in root mean squares of a token's residual",
 }
 """By the window's normalization."""
 
@@ -188,7 +188,7 @@ class _Export:
         directions = [name for name in found.tensors if name.startswith(DIRECTION)]
         used = {name.removeprefix(DIRECTION).rsplit(".", 2)[0] for name in directions}
         return {
-            "version": 1,
+            "version": 2,
             "model": {
                 "name": self.cell.model,
                 "identity": attributes["model"],

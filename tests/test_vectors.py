@@ -20,11 +20,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from analysis.steering import steering_directions, token_norms
 from analysis.vector_card import USES, usage
 from engine.cli import app
 from manifests.errors import InputError
 from manifests.norms import shipped_norms
-from store import Layout
+from store import Layout, open_cell
 from store.vectors import foreign_file
 from tests.tiny import sentence, write_manifest
 
@@ -150,7 +151,10 @@ def test_a_layers_vectors_are_of_that_blocks_output(
         found["emotion.sad"][0], expected, atol=1e-5 * np.abs(expected).max()
     )
     (row,) = facts_of(folder)["figures"]
-    assert row["token_norm"] == pytest.approx(np.concatenate(norms).mean(), rel=1e-5)
+    token_norm = np.concatenate([n[1:] for n in norms]).mean()
+    assert row["token_norm"] == pytest.approx(token_norm, rel=1e-5)
+    assert found["token_norm"].dtype == np.float32
+    assert found["token_norm"].tolist() == pytest.approx([token_norm], rel=1e-5)
     rest = np.concatenate([np.sort(n)[:-1] for n in norms]).mean()
     assert row["token_norm_without_longest"] == pytest.approx(rest, rel=1e-5)
     lengths = [np.linalg.norm(v - np.mean(list(means.values()), axis=0)) for v in means.values()]
@@ -218,6 +222,7 @@ def test_the_card_says_what_the_vectors_are(
         assert json.loads(file.metadata()["emovec"]) == facts
         assert set(file.keys()) == {
             "layer",
+            "token_norm",
             *(f"emotion.{emotion}" for emotion in facts["emotions"]),
             *facts["directions"],
         }
@@ -249,13 +254,17 @@ def test_a_run_that_was_only_extracted_gives_emotions_alone(
     assert "the cell was not analysed; `emovec analyze` does it" in card
     assert not facts["directions"]
     tensors, whole = (load_file(f / "vectors.safetensors") for f in (folder, exported))
-    assert set(tensors) == {"layer", *(f"emotion.{emotion}" for emotion in EMOTIONS)}
+    assert set(tensors) == {"layer", "token_norm", *(f"emotion.{emotion}" for emotion in EMOTIONS)}
     assert all((tensors[name] == whole[name]).all() for name in tensors)
 
 
 @pytest.mark.parametrize("way", USES)
-def test_the_cards_lines_add_the_vector_to_that_blocks_output(
-    way: str, exported: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_cards_lines_add_what_steering_adds_to_that_blocks_output(
+    way: str,
+    run: tuple[Path, Path],
+    exported: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if way != "PyTorch":
         try:
@@ -276,15 +285,19 @@ def test_the_cards_lines_add_the_vector_to_that_blocks_output(
     before = [entering[block] for block in blocks]
     code = usage(way, facts_of(exported))
     assert f"{code}```" in (exported / "README.md").read_text()
-    assert len(code.split("\n\n")[1].strip().splitlines()) == 3
+    assert len(code.split("\n\n")[1].strip().splitlines()) == (5 if way == "PyTorch" else 3)
     monkeypatch.chdir(exported)
-    exec(code, {"model": model, "coefficient": 1.5})
+    exec(code, {"model": model, "strength": 1.5})
     with torch.no_grad():
         model(input_ids=ids)
-    vector = torch.from_numpy(load_file("vectors.safetensors")["emotion.happy"][1])
+    cell = open_cell(Layout(run[1], "study").run, "tiny@own").load()
+    direction = steering_directions(cell, ["happy"], np.empty((0, 2)), [0, 1, 2])["happy"][1]
+    added = torch.from_numpy(1.5 * token_norms(cell, [1])[0] * direction)
     assert torch.equal(entering[blocks[1]], before[1])
-    assert torch.equal(entering[blocks[2]], before[2] + 1.5 * vector)
-    assert not torch.equal(before[2] + 1.5 * vector, before[2])
+    torch.testing.assert_close(
+        entering[blocks[2]] - before[2], added.float().expand_as(before[2]), rtol=1e-5, atol=1e-5
+    )
+    assert added.norm() > 0.1
 
 
 def test_exporting_again_replaces_ours_bit_by_bit_and_nothing_else(
@@ -363,15 +376,15 @@ def test_names_are_shown_as_they_are_in_code_and_card(
     class Vectors(dict[str, Any]):
         def __missing__(self, key: str) -> Any:
             keys.append(key)
-            return torch.zeros(3, 128)
+            return torch.ones(3, 128)
 
     monkeypatch.setattr("safetensors.torch.load_file", lambda file: Vectors())
     monkeypatch.chdir(exported)
     model = torch.nn.Module()
     model.model, model.device, model.dtype = torch.nn.Module(), "cpu", torch.float32  # type: ignore[assignment]
     model.model.layers = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3))
-    exec(usage("PyTorch", facts), {"model": model, "coefficient": 1.0})
-    assert keys == [f"emotion.{name}"]
+    exec(usage("PyTorch", facts), {"model": model, "strength": 1.0})
+    assert keys == [f"emotion.{name}", "token_norm"]
     card = vector_card(facts)
     assert name not in card
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in card
