@@ -27,6 +27,7 @@ from store.journal import journal_fingerprint
 from store.layout import Layout
 from store.mirror import forget
 from store.records import read_record
+from store.superseded import KEPT, keep_digests, put_aside
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -193,11 +194,13 @@ def _clear(ledger: Ledger, stage: Stage) -> None:
 
     Its description, too: a corpus that comes out the same would not be described again.
     """
+    keep_digests(ledger.layout, stage.name)
     ledger.begin(stage)
     forget(ledger.layout, "describe", "all")
     claim_corpus_folder(ledger, stage)
     for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
         derived(stage.name).unlink(missing_ok=True)
+    (ledger.layout.corpus(stage.name) / KEPT).unlink(missing_ok=True)
 
 
 def _gave_back(writers: Workers, future: Future) -> bool:
@@ -292,11 +295,7 @@ def claim_corpus_folder(ledger: Ledger, stage: Stage) -> None:
     if found == wanted:
         return
     if found is not None:
-        aside = ledger.layout.superseded(stage.name, found)
-        while aside.exists():
-            aside = aside.with_name(aside.name + "+")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(aside)
+        aside = put_aside(ledger.layout, stage.name, found)
         ledger.listener(Note(f"{stage.name}: the corpus of other settings went to {aside}"))
     earlier = ledger.layout.superseded(stage.name, wanted)
     if earlier.exists():

@@ -14,6 +14,7 @@ from store.journal import journal_fingerprint
 from store.layout import Layout
 from store.places import StoreRefused, copy_here, delete_objects, read_object, sizes, write_object
 from store.records import parse_record, read_record
+from store.superseded import keep_digests, put_aside
 
 MADE = {
     "generate": ("corpora/{name}/journal.jsonl", "corpora/{name}/stories.parquet"),
@@ -104,19 +105,11 @@ def _bring(layout: Layout, keys: list[str]) -> None:
             if here != there and here.startswith(there):
                 return
             if not there.startswith(here):
-                _put_aside(layout, target)
+                corpus = target.parent.name
+                keep_digests(layout, corpus)
+                put_aside(layout, corpus, journal_fingerprint(target) or "unknown")
     for key in keys:
         copy_here(far, key, layout.run / key)
-
-
-def _put_aside(layout: Layout, journal: Path) -> None:
-    """Move a corpus' folder to where corpora of other settings go."""
-    corpus = journal.parent.name
-    aside = layout.superseded(corpus, journal_fingerprint(journal) or "unknown")
-    while aside.exists():
-        aside = aside.with_name(f"{aside.name}+")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    journal.parent.rename(aside)
 
 
 def _patterns(kind: str, name: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 import zarr
 
 from engine.generation.demand import Demand
@@ -100,14 +101,19 @@ def prepare_run(folder: Path, model: Path, **more: Any) -> Run:
         **more,
     )
     run = opened(manifest)
+    write_journal(run, run.layout.journal("written"))
+    return run
+
+
+def write_journal(run: Run, file: Path) -> None:
+    """Write the journal of a corpus that is complete."""
     demand = Demand("written", run.plan.study.writing["written"])
-    scribe = Scribe(run.layout.journal("written"), demand, run.plan.journal_key("written"))
+    scribe = Scribe(file, demand, run.plan.journal_key("written"))
     first, *others = demand.replay([])
     (again,) = scribe.answer(first, None)
     for request in [again, *others]:
         scribe.keep(request)
     scribe.journal.__exit__(None, None, None)
-    return run
 
 
 def make_run(folder: Path, model: Path, **more: Any) -> Run:
@@ -418,6 +424,85 @@ def test_rows_that_cannot_be_mended_are_blanked_and_the_sealed_corpus_stands(run
     assert any("no reply for 2 of its texts" in note for note in again["notes"])
     assert "nothing to do" in emovec("run", run.manifest, "--root", run.layout.root).stdout
     assert stories.read_bytes() == sealed
+
+
+def with_another_temperature(run: Run) -> Run:
+    """Ask for the written corpus at another temperature, and have the model's replies there."""
+    manifest = yaml.safe_load(run.manifest.read_text())
+    manifest["corpora"]["written"]["generate"]["temperature"] = 0.5
+    warmer = run.manifest.with_name("warmer.yaml")
+    warmer.write_text(yaml.safe_dump(manifest))
+    other = opened(warmer)
+    key = other.plan.journal_key("written")
+    write_journal(other, other.layout.superseded("written", key) / "journal.jsonl")
+    return other
+
+
+def test_a_corpus_of_other_settings_keeps_its_digests_and_is_held_against_them(run: Run) -> None:
+    layout, other = run.layout, with_another_temperature(run)
+    sealed = layout.stories("written").read_bytes()
+    flagged = layout.flagged("written").read_bytes()
+    flip(layout.flagged("written"), 3)  # damaged before it goes aside, and found all the same
+    emovec("run", other.manifest, "--root", layout.root)
+    aside = layout.superseded("written", run.plan.journal_key("written"))
+    names = {"digests.sha256", "flagged.csv", "journal.jsonl", "stories.parquet", "words.zarr"}
+    assert {file.name for file in aside.iterdir()} == names
+    root = aside.relative_to(layout.run).as_posix()
+    assert {f.key for f in other.look().findings} == {f"{root}/flagged.csv"}
+    flip(aside / "flagged.csv", 3)
+    assert (aside / "flagged.csv").read_bytes() == flagged
+    report = other.look()
+    assert not report.findings
+    assert set(report.not_covered) == {"the run's lock", "logs, which nothing is made from"}
+    rng = random.Random(5)
+    files = [file.relative_to(aside).as_posix() for file in aside.rglob("*") if file.is_file()]
+    assert len(files) > 10
+    for name in [*sorted(files), "digests.sha256", "stories.parquet"]:
+        bit = rng.randrange(8 * (aside / name).stat().st_size)
+        flip(aside / name, bit)
+        found = {f.key: f.kind for f in other.look().damage}
+        assert found == {f"{root}/{name}": Kind.DAMAGED}, (name, bit)
+        flip(aside / name, bit)
+    (aside / "stories.parquet").unlink()
+    assert [(f.key, f.kind) for f in other.look().damage] == [
+        (f"{root}/stories.parquet", Kind.MISSING)
+    ]
+    content = (aside / "journal.jsonl").read_bytes()
+    (aside / "journal.jsonl").write_bytes(content[: content[:-1].rfind(b"\n") + 1])
+    found = other.verify("--repair", check=1)  # the row that is gone cannot be made again
+    assert any("bring it back" in line for line in found["repair"]["left"])
+    assert [f.key for f in other.look().damage] == [f"{root}/journal.jsonl"]
+    (aside / "journal.jsonl").write_bytes(content)
+    assert other.verify()["clean"]
+    emovec("run", run.manifest, "--root", layout.root)  # it comes back, and the other one goes
+    assert layout.stories("written").read_bytes() == sealed
+    assert layout.flagged("written").read_bytes() == flagged
+    assert not (layout.corpus("written") / "digests.sha256").exists()
+    gone = layout.superseded("written", other.plan.journal_key("written"))
+    assert {file.name for file in gone.iterdir()} == names
+    assert not run.look().findings
+
+
+def test_damage_of_a_corpus_of_other_settings_goes_aside(run: Run) -> None:
+    layout, other = run.layout, with_another_temperature(run)
+    emovec("run", other.manifest, "--root", layout.root)
+    aside = layout.superseded("written", run.plan.journal_key("written"))
+    content = (aside / "journal.jsonl").read_bytes()
+    flip(aside / "stories.parquet", 99)
+    lines = content.splitlines(keepends=True)
+    lines[5] = lines[5].replace(b"a", b"e")
+    (aside / "journal.jsonl").write_bytes(b"".join(lines))
+    found = other.verify("--repair", check=1)
+    root = aside.relative_to(layout.run).as_posix()
+    assert set(found["repair"]["moved"]) == {f"{root}/stories.parquet", f"{root}/journal.jsonl"}
+    assert any("but for 1 rows, which are lost" in line for line in found["repair"]["done"])
+    assert other.verify()["clean"]
+    flip(aside / "digests.sha256", 99)
+    found = other.verify("--repair", check=1)
+    assert found["repair"]["moved"] == [f"{root}/digests.sha256"]
+    found = other.verify()
+    assert found["clean"]
+    assert any("no digest was kept of" in reason for reason in found["not_covered"])
 
 
 def test_texts_are_read_again_and_one_that_deviates_is_named(run: Run) -> None:

@@ -9,9 +9,11 @@ from engine.plan import Plan, Stage
 from engine.verification.findings import Kind, Report
 from manifests.errors import InputError
 from store.corpus import Corpus, read_corpus, texts_identity
+from store.digests import DamagedList, digest_of, parse_digests
 from store.journal import damaged_lines, journal_rows
 from store.layout import Layout
 from store.records import Record
+from store.superseded import KEPT, SUPERSEDED
 
 
 def look_at_corpus(
@@ -89,9 +91,47 @@ def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, repor
         )
 
 
-def look_at_superseded(layout: Layout, report: Report) -> None:
-    """Check the journals of corpora, and of steering, of other settings."""
-    corpora = (layout.run / "corpora" / ".superseded").glob("*/journal.jsonl")
-    steering = (layout.run / "cells").glob("*/.superseded/*.jsonl")
-    for journal in (*sorted(corpora), *sorted(steering)):
+def look_at_superseded(layout: Layout, report: Report) -> set[str]:
+    """Check what other settings left: rows of journals, and digests of corpora where they were kept.
+
+    Returns:
+        The keys that a digest speaks of, and those of the lists.
+    """
+    for journal in sorted((layout.run / "cells").glob("*/.superseded/*.jsonl")):
         look_at_journal(layout, journal, "", report)
+    covered: set[str] = set()
+    for folder in sorted((layout.run / SUPERSEDED).glob("*/")):
+        root = folder.relative_to(layout.run).as_posix()
+        if (folder / "journal.jsonl").is_file():
+            look_at_journal(layout, folder / "journal.jsonl", "", report)
+        if not (folder / KEPT).is_file():
+            continue
+        covered.add(f"{root}/{KEPT}")
+        try:
+            digests = parse_digests((folder / KEPT).read_bytes())
+        except DamagedList as error:
+            report.add(Kind.DAMAGED, f"{root}/{KEPT}", "", f"the list of digests: {error}")
+            continue
+        covered |= {f"{root}/{name}" for name in digests}
+        _hold_superseded(layout, root, digests, report)
+    return covered
+
+
+def _hold_superseded(layout: Layout, root: str, digests: dict[str, str], report: Report) -> None:
+    """Hold the files of a corpus of other settings against what its stages left."""
+    for name, wanted in digests.items():
+        key = f"{root}/{name}"
+        try:
+            found = digest_of(layout.run, key)
+        except FileNotFoundError:
+            report.add(Kind.MISSING, key, "", "not there")
+            continue
+        except OSError as error:  # a bad block answers so
+            report.add(Kind.DAMAGED, key, "", f"not read: {error}")
+            continue
+        report.files += 1
+        report.size += found.size
+        report.figures["digests"] += 1
+        if found.sha256 != wanted:
+            what = "its bytes are not those that were written" if found.size else "it is empty"
+            report.add(Kind.DAMAGED, key, "", what)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -17,6 +18,7 @@ from store.digests import DamagedList, digest_of, parse_digests
 from store.layout import Layout
 from store.places import read_object, sizes
 from store.records import read_record
+from store.superseded import KEPT, SUPERSEDED
 
 Check = Callable[[bytes], list[str]]
 """Looks into an object's bytes and says what is wrong with them."""
@@ -235,12 +237,16 @@ REASONS: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda key: key.startswith("logs/"), "logs, which nothing is made from"),
     (lambda key: key.startswith(".damaged/"), "moved aside by an earlier repair"),
     (
-        lambda key: any(part.endswith(PARTIAL) for part in key.split("/")),
+        lambda key: (
+            any(part.endswith(PARTIAL) for part in key.split("/"))
+            or (fnmatch(key, f"corpora/*/{KEPT}") and not key.startswith(f"{SUPERSEDED}/"))
+        ),
         "left by an interrupted writer; the next run sweeps it",
     ),
     (
-        lambda key: key.startswith("corpora/.superseded/"),
-        "corpora of other settings; of their journals each row was checked",
+        lambda key: key.startswith(f"{SUPERSEDED}/"),
+        "corpora of other settings that no digest was kept of; of their journals each row was "
+        "checked",
     ),
     (
         lambda key: key.startswith("cells/") and "/.superseded/" in key,

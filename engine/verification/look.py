@@ -55,6 +55,7 @@ class Look:
         self.cells: dict[str, CellLook] = {}
         self._there: dict[str, int] = {}
         self._records: dict[str, Record] = {}
+        self._superseded: set[str] = set()
 
     def take(self) -> None:
         """Look at everything."""
@@ -79,7 +80,8 @@ class Look:
         checks = self._open_cells()
         compare(layout, self.lists, shards, checks, report, tell)
         self._look_at_tables()
-        find_unlisted(plan, layout, self.lists, self._there, report)
+        unseen = {key: size for key, size in self._there.items() if key not in self._superseded}
+        find_unlisted(plan, layout, self.lists, unseen, report)
         self._look_at_copies()
         report.seconds = time.monotonic() - started
 
@@ -97,7 +99,7 @@ class Look:
             file = of[stage.kind](stage.name)
             if file.is_file() and look_at_journal(layout, file, stage.id, self.report):
                 whole.add(stage.id)
-        look_at_superseded(layout, self.report)
+        self._superseded = look_at_superseded(layout, self.report)
         return whole
 
     def _look_at_corpora(self, whole: set[str]) -> None:

@@ -18,12 +18,13 @@ from engine.plan import FOLDERS, Plan
 from engine.verification.findings import Finding, Kind, Report
 from engine.verification.lists import Lists
 from store.atomic import sync_folder, written_whole
-from store.digests import digest_of, digests_of, write_digests
+from store.digests import digest_of, digests_of, parse_digests, write_digests
 from store.journal import damaged_lines
 from store.journal_lines import blanked, mended
 from store.layout import Layout
 from store.mirror import push_file
 from store.places import MARK, Far, delete_objects, read_object, write_object
+from store.superseded import KEPT, SUPERSEDED
 
 JOURNALS = ("/journal.jsonl", "/steering.jsonl")
 
@@ -67,6 +68,9 @@ def repair(plan: Plan, layout: Layout, lists: Lists, report: Report) -> Repair:
     for finding in report.damage:
         if finding.key.startswith("digests/") and not finding.copy:
             _renew_list(plan, layout, finding, finding.stage in touched, done)
+    superseded = (f.key for f in report.damage if f.key.startswith(f"{SUPERSEDED}/"))
+    for root in sorted({"/".join(key.split("/")[:3]) for key in superseded}):
+        _renew_kept(layout, root, done)
     return done
 
 
@@ -79,7 +83,7 @@ def _piece(layout: Layout, finding: Finding) -> list[str]:
         if not key.startswith(f"{root}/"):
             return [key]
         return [f"{root}/{_mark_of(kind, key.removeprefix(f'{root}/'))}", key]
-    unasked = key.endswith(("/flagged.csv", "/steering.safetensors"))
+    unasked = kind and key.endswith(("/flagged.csv", "/steering.safetensors"))
     if unasked:  # whether a stage is done is not asked of these files
         return [layout.record(kind, name).relative_to(layout.run).as_posix(), key]
     return [key]
@@ -147,6 +151,27 @@ def _mend_journal(layout: Layout, lists: Lists, finding: Finding, done: Repair) 
     if wanted is not None and kind == "generate":  # the sealed corpus stands without them
         digests = {**lists.stages[finding.stage], **digests_of(layout, [key])}
         write_digests(layout.digests(kind, name), finding.stage, digests)
+
+
+def _renew_kept(layout: Layout, root: str, done: Repair) -> None:
+    """Have the list of a corpus of other settings speak of what is left of it.
+
+    A journal that could not be mended stays in it as it was: bringing it back is what mends that. A
+    list that was damaged has gone aside, and nothing but the journal's rows vouches for the files
+    then.
+    """
+    file, journal = layout.run / root / KEPT, "journal.jsonl"
+    if not file.is_file():
+        return
+    digests = parse_digests(file.read_bytes())
+    there = (name for name in digests if (layout.run / root / name).is_file() or name == journal)
+    left = {name: digests[name] for name in there}
+    if f"{root}/{journal}" in done.moved:
+        left[journal] = digest_of(layout.run, f"{root}/{journal}").sha256
+    if left != digests:
+        corpus = root.rpartition("/")[2].rpartition("-")[0]
+        write_digests(file, f"generate:{corpus}", left)
+        done.done.append(f"{root}: its list of digests speaks of what is left of it")
 
 
 BRING_BACK = "the sealed corpus stands without it, but bring it back from a copy: it holds replies"
