@@ -1,23 +1,29 @@
 """Inputs spoilt at random: each is read, or refused in one line that says where; nothing else.
 
 The kinds of input, and the functions that read them, are those of the program; what is refused is
-refused before anything is written. `-m slow` reads twenty thousand.
+refused before anything is written. `-m slow` reads until EMOVEC_INPUTS, twenty thousand unless told
+otherwise, were refused. Some of what is refused goes through the command line, too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from engine.cli import main
 from engine.plan import Plan
 from manifests.errors import MAX_KEY, MAX_WHAT, InputError
 from manifests.profile import read_profile
@@ -33,8 +39,13 @@ from tests.corrupting import (
     spoilt_yaml,
 )
 
-SHIPPED = Path(__file__).parents[1] / "manifests"
-FEW, MANY = 40, 20_000
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "manifests"
+FEW = 40
+MANY = int(os.environ.get("EMOVEC_INPUTS", "20000"))
+"""Inputs that have to be refused."""
+SPOKEN = 20
+"""Of each kind, refused inputs that go through the command line when many are read."""
 
 MANIFEST = """\
 version: 1
@@ -103,13 +114,36 @@ FILES = {
 }
 
 
-def lay_out(folder: Path) -> None:
+def lay_out(folder: Path, manifest: str = MANIFEST) -> None:
     """Write good inputs of every kind, a link to itself, and a pipe without a writer."""
-    for name, text in FILES.items():
+    for name, text in {**FILES, "m.yaml": manifest}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    (folder / "link").symlink_to("link")
-    os.mkfifo(folder / "pipe")
+    if not (folder / "pipe").exists():
+        (folder / "link").symlink_to("link")
+        os.mkfifo(folder / "pipe")
+
+
+IMPORTING = """\
+version: 1
+name: taking
+models: {reader: {path: model, dtype: float32}}
+corpora: {taken: {import: {%s}}}
+"""
+TABLE = "stories: %s, columns: {text: text}, neutral_emotion: dull"
+NEUTRAL = "stories: stories.jsonl, neutral: neutral.txt"
+
+
+def command(file: Path) -> list[str]:
+    """Return the command that reads an input of the kind that the file's name says."""
+    folder, root = file.parent, str(file.parent / "runs")
+    if file.name == "profile.yaml":
+        return ["run", str(folder / "m.yaml"), "--profile", str(file), "--root", root]
+    if file.stem == "table" or file.name == "neutral.txt":
+        taken = TABLE % file.name if file.stem == "table" else NEUTRAL
+        (folder / "taking.yaml").write_text(IMPORTING % taken)
+        return ["run", str(folder / "taking.yaml"), "--root", root]
+    return ["plan", str(folder / "m.yaml"), "--root", root]
 
 
 def load_manifest(file: Path) -> None:
@@ -178,20 +212,24 @@ KINDS = [
 ]
 
 
-def answers(kind: Kind, n: int, folder: Path) -> Counter[str]:
-    """Read `n` spoilt inputs of a kind; return how many were taken and how many refused."""
-    lay_out(folder)
-    (folder / "m.yaml").write_text(kind.manifest)
-    target = folder / kind.file
-    found: Counter[str] = Counter()
+def answers(kind: Kind, n: int, folder: Path, number: int) -> dict[bytes, str | None]:
+    """Read some `n` spoilt inputs of a kind, always the same ones.
 
-    @settings(
-        max_examples=n,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    Args:
+        kind: of the inputs.
+        n: how many are drawn; some are drawn twice.
+        folder: where they lie.
+        number: decides which ones are drawn.
+
+    Returns:
+        What was said of each, None where it was taken.
+    """
+    lay_out(folder, kind.manifest)
+    target = folder / kind.file
+    found: dict[bytes, str | None] = {}
+
+    @seed(number)
+    @settings(max_examples=n, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(kind.inputs)
     def read(raw: bytes) -> None:
         target.write_bytes(raw)
@@ -200,13 +238,59 @@ def answers(kind: Kind, n: int, folder: Path) -> Counter[str]:
             kind.load(target)
         except InputError as error:
             check_lines(error, folder)
-            found["refused"] += 1
+            found[raw] = str(error)
         else:
-            found["taken"] += 1
+            found[raw] = None
         assert listing(folder) == before
 
     read()
     return found
+
+
+def hold_command(kind: Kind, inputs: dict[bytes, str], folder: Path, own_process: bool) -> None:
+    """Have the command line refuse inputs: the same lines, exit code 2, nothing begun."""
+    lay_out(folder, kind.manifest)
+    for raw, said in inputs.items():
+        (folder / kind.file).write_bytes(raw)
+        arguments = command(folder / kind.file)
+        before = listing(folder)
+        code, out, err = (as_process if own_process else in_process)(arguments)
+        assert (code, out, err) == (2, "", f"{said}\n"), arguments
+        assert listing(folder) == before
+
+
+def in_process(arguments: list[str]) -> tuple[object, str, str]:
+    """Do what the program does with these arguments; return its exit code and what it prints."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    given, sys.argv = sys.argv, ["emovec", *arguments]
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            pytest.raises(SystemExit) as end,
+        ):
+            main()
+    finally:
+        sys.argv = given
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def as_process(arguments: list[str]) -> tuple[object, str, str]:
+    """Start the program with these arguments; return its exit code and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def refused(found: dict[bytes, str | None]) -> dict[bytes, str]:
+    return {raw: said for raw, said in found.items() if said is not None}
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -243,20 +327,30 @@ def test_a_good_input_of_every_kind_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.file)
 def test_spoilt_input_is_taken_or_refused_in_one_line(kind: Kind, tmp_path: Path) -> None:
-    found = answers(kind, FEW, tmp_path)
-    assert found.total() >= FEW
-    assert found["refused"] > 0
+    found = answers(kind, FEW, tmp_path, 0)
+    assert len(found) > FEW / 2
+    first = dict(list(refused(found).items())[:3])
+    assert first
+    hold_command(kind, first, tmp_path, own_process=False)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_twenty_thousand_spoilt_inputs(tmp_path: Path) -> None:
-    each = -(-MANY // len(KINDS))
-    found: Counter[str] = Counter()
-    for number, kind in enumerate(KINDS):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        found += answers(kind, each, folder)
-    print(dict(found))
-    assert found.total() >= MANY
-    assert found["refused"] > MANY / 2
+def test_twenty_thousand_spoilt_inputs_are_refused(tmp_path: Path) -> None:
+    each, number, drawn = -(-MANY // len(KINDS) // 4), 0, 0
+    found: list[dict[bytes, str]] = [{} for _ in KINDS]
+    taken: list[set[bytes]] = [set() for _ in KINDS]
+    while (n := sum(map(len, found))) < MANY:
+        assert number < 20, f"{n} of {drawn} were refused"
+        for at, kind in enumerate(KINDS):
+            (tmp_path / str(at)).mkdir(exist_ok=True)
+            said = answers(kind, each, tmp_path / str(at), number)
+            drawn += len(said)
+            found[at] |= refused(said)
+            taken[at] |= {raw for raw, what in said.items() if what is None}
+        number += 1
+    for at, kind in enumerate(KINDS):
+        first = list(found[at].items())
+        hold_command(kind, dict(first[:SPOKEN]), tmp_path / str(at), own_process=False)
+        hold_command(kind, dict(first[-1:]), tmp_path / str(at), own_process=True)
+    print({"refused": n, "taken": sum(map(len, taken)), "drawn": drawn})
