@@ -23,8 +23,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from analysis.token_spread import WIDTHS
 from benchmarks.report import about, heading, write
 
 PROGRAMS = ("torch", "transformers", "transformer-lens")
@@ -142,7 +144,8 @@ def _reading(source: Any, folder: str, weights: Any, texts: Sequence[str]) -> Ca
     model = TokenModel(folder, "float32", False, weights, by_rms=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     layers = weights.layers
-    shown = About(CELL, layers, layers[-1], "", "no-first", weights.emotions, {})
+    spread_LW = np.ones((len(layers), len(WIDTHS)))
+    shown = About(CELL, layers, layers[-1], "", "no-first", weights.emotions, {}, spread_LW)
     given = [GivenText(str(number), text) for number, text in enumerate(texts)]
 
     def read() -> int:

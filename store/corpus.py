@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,6 +148,26 @@ def iter_texts(file: Path) -> Iterator[Text]:
             columns = (batch.column(name).to_pylist() for name in SCHEMA.names)
             for row in zip(*columns, strict=True):
                 yield Text(*row)
+
+
+def sample_texts(file: IO[bytes], n: int) -> tuple[str, list[str]]:
+    """Return a sealed corpus' identity and `n` of its texts, evenly over it, or all of fewer.
+
+    Raises:
+        pyarrow.ArrowException: the file is damaged.
+    """
+    with pq.ParquetFile(file) as parquet:
+        identity, total = _identity(parquet.metadata), parquet.metadata.num_rows
+        wanted = sorted({at * (total - 1) // max(1, n - 1) for at in range(min(n, total))})
+        texts, begin = [], 0
+        for group in range(parquet.num_row_groups):
+            end = begin + parquet.metadata.row_group(group).num_rows
+            rows = [row - begin for row in wanted if begin <= row < end]
+            if rows:
+                column = parquet.read_row_group(group, columns=["text"]).column("text")
+                texts += column.take(rows).to_pylist()
+            begin = end
+    return identity, texts
 
 
 def corpus_size(file: Path) -> int | None:

@@ -26,6 +26,7 @@ import yaml
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from analysis.contrasts import contrast, emotion_names, neutral_basis
 from engine.cli import app
@@ -33,12 +34,15 @@ from engine.detection import texts as texts_module
 from engine.detection.contexts import contexts
 from engine.detection.output import DIGITS
 from engine.detection.reading import read_texts
+from engine.detection.spread import N_TEXTS, N_TOKENS
 from engine.detection.terminal import printable
 from engine.detection.texts import GivenText, GivenTexts
 from engine.models import ModelUnavailable
 from engine.reading.windows import Span
 from manifests.errors import InputError
 from store import open_analysis, open_cell
+from store.corpus import Text, seal_corpus
+from tests.test_reading import hugging_face_tokens
 from tests.test_run import EMOVEC, ROOT, emovec
 from tests.tiny import EMOTIONS, make_tiny_model, sentence, write_manifest
 
@@ -178,6 +182,57 @@ def test_tokens_equal_a_plain_pass_of_hugging_face(
     np.testing.assert_allclose(table[list(EMOTIONS)].iloc[1:], want[1:], atol=2e-3)
 
 
+def test_the_token_sd_is_how_far_tokens_of_the_corpus_vary(
+    run: Path, texts: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("she walked home")
+    n = len(texts)
+    sample = [texts[at * (n - 1) // (N_TEXTS - 1)] for at in range(N_TEXTS)]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    cell = open_cell(run / "study", NAME)
+    labels = cell["emotion"].to_numpy()
+    for window, first, end in (("no-first", 1, 1 + N_TOKENS), ("early", 2, 12)):
+        table = read_table(run, tmp_path / "a.txt", "--layer", "0,2", "--window", window)
+        for layer in (0, 2):
+            stored = cell["residual_mean"].sel(window=window, layer=layer).to_numpy()
+            x_ND = stored.astype(np.float64)
+            unit_ED = unit_vectors(cell, window, layer)
+            spread_E = (x_ND[labels != ""] @ unit_ED.T).std(axis=0)
+            ids = [tokenizer(text).input_ids for text in sample]
+            tokens_XD = np.concatenate(
+                [hugging_face_tokens(tiny_model, i, [layer])[0][first:end] for i in ids]
+            )
+            low_E, high_E = np.quantile(tokens_XD @ unit_ED.T / spread_E, (0.1587, 0.8413), axis=0)
+            want = np.sqrt((((high_E - low_E) / 2) ** 2).mean())
+            (found,) = set(table["token_sd"][table["layer"] == layer])
+            assert found == pytest.approx(want, rel=2e-3)
+    other = read_table(run, tmp_path / "a.txt", "--layer", "0", "--emotions", "happy")
+    assert (
+        other["token_sd"][0] != read_table(run, tmp_path / "a.txt", "--layer", "0")["token_sd"][0]
+    )
+
+
+def test_without_the_corpus_nothing_is_coloured_and_that_is_said(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(run / "study", root / "study")
+    (tmp_path / "a.txt").write_text("she walked home and cried")
+    stories = root / "study" / "corpora" / "own" / "stories.parquet"
+    content = stories.read_bytes()
+    other = [Text("a/000/0", "emotion", "a", None, 0, "She walked on.")]
+    for spoil, why in (
+        (stories.unlink, "is not there"),
+        (lambda: stories.write_bytes(content[:99]), "cannot be read"),
+        (lambda: seal_corpus(stories, other), "is another corpus than the cell was read from"),
+    ):
+        spoil()
+        printed, said = read(root, NAME, tmp_path / "a.txt", "--csv")
+        note = f"note: how far tokens vary is not known, so none is coloured: {stories} {why}"
+        assert note in said
+        assert pd.read_csv(io.StringIO(printed))["token_sd"].isna().all()
+        document = json.loads(read(root, NAME, tmp_path / "a.txt", "--json")[0])
+        assert list(document["token_sd"].values()) == [None]
+
+
 def test_csv_json_and_parquet_say_the_same(run: Path, texts: list[str], tmp_path: Path) -> None:
     for number in (0, 1):
         (tmp_path / f"{number}.txt").write_text(texts[number])
@@ -190,13 +245,14 @@ def test_csv_json_and_parquet_say_the_same(run: Path, texts: list[str], tmp_path
     assert list(table) == list(stored)
     assert list(table)[-2:] == ["sad", "happy"]
     for column in table:
-        if column in ("sad", "happy"):
+        if column in ("sad", "happy", "token_sd"):
             np.testing.assert_allclose(table[column], stored[column], atol=10.0**-DIGITS)
         else:
             assert list(table[column]) == list(stored[column])
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["emotions"] == ["sad", "happy"]
     assert document["layers"] == [0, 2]
+    assert document["token_sd"] == dict(zip("02", table["token_sd"][:2], strict=True))
     assert [text["text"] for text in document["texts"]] == [str(file) for file in files]
     rows = iter(table.to_dict("records"))
     for text in document["texts"]:

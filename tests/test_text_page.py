@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -12,19 +14,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from analysis.detection import leading_emotions
-from analysis.report.tints import FAINT
+from analysis.report.tints import COLOURS, FAINT, STRONG, tint
+from analysis.token_spread import smoothed, token_spread
 from engine.detection.output import About
 from engine.detection.page import MAX_SHOWN, PageWriter
 from engine.detection.reading import Piece
+from engine.detection.terminal import TerminalWriter
 from manifests.errors import InputError
 from tests.test_page import CLOSING, IMAGE, SCRIPT, TURNED, chromium, plotted, requests
 
 EMOTIONS = ["glad", "glum", "wry", IMAGE, "calm", "cross", "coy", "shy", "bold", "tired"]
 LAYERS = [3, 7, 11]
 WORDS = f"She saw 🙂 {SCRIPT} {TURNED} {CLOSING} and\n\nwalked on for a while".split(" ")
-ABOUT = About("m@c", LAYERS, 7, "as asked for", "no-first", EMOTIONS, dict.fromkeys(LAYERS, "so"))
+SPREAD_LW = np.array([[2.0, 1.0, 0.8, 0.5], [1.5, 0.6, 0.4, 0.3], [np.nan] * 4])
+ABOUT = About(
+    "m@c", LAYERS, 7, "as asked for", "no-first", EMOTIONS, dict.fromkeys(LAYERS, "so"), SPREAD_LW
+)
 
 
 def pieces(words: list[str], number: int, name: str, seed: int) -> Iterator[Piece]:
@@ -126,6 +134,70 @@ def test_more_than_a_page_holds_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "page.html").exists()
 
 
+def tinted(browser: Any) -> dict[str, list[bool]]:
+    """Which tokens of the page are coloured, and which of them strongly."""
+    strong = {f"rgb({', '.join(map(str, tint(colour, True)))})" for colour in COLOURS}
+    grounds = browser.execute_script(
+        "return [...document.querySelectorAll('#tokens span')].map((span) => "
+        "span.classList.contains('tinted') ? span.style.background : '')"
+    )
+    return {
+        "tinted": [ground != "" for ground in grounds],
+        "strong": [ground in strong for ground in grounds],
+    }
+
+
+@pytest.mark.parametrize("smooth", [1, 5, 15, 45])
+def test_smoothing_is_a_mean_over_the_tokens_around(smooth: int) -> None:
+    score_TLE = np.random.default_rng(3).normal(size=(60, 2, 3)).astype(np.float32)
+    kernel, half = np.ones(smooth), smooth // 2
+    n_T = np.convolve(np.ones(60), kernel)[half : half + 60]
+    for layer, emotion in ((0, 0), (1, 2)):
+        sum_T = np.convolve(score_TLE[:, layer, emotion].astype(np.float64), kernel)
+        found = smoothed(score_TLE, smooth)[:, layer, emotion]
+        np.testing.assert_allclose(found, sum_T[half : half + 60] / n_T, atol=1e-12)
+
+
+def test_the_spread_is_that_of_all_tokens_whatever_their_text() -> None:
+    rng = np.random.default_rng(4)
+    sd_LE = np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]])
+    texts = [(5 + rng.normal(size=(n, 2, 3)) * sd_LE).astype(np.float32) for n in (900, 1200)]
+    spread_LW = token_spread(texts)
+    np.testing.assert_allclose(spread_LW[:, 0], np.sqrt((sd_LE**2).mean(axis=1)), rtol=0.05)
+    expected = spread_LW[:, [0]] / np.sqrt([1, 5, 15, 45])  # independent tokens
+    np.testing.assert_allclose(spread_LW, expected, rtol=0.35)
+    outlying = [texts[0].copy(), texts[1]]
+    outlying[0][:20] += 1000  # a few massive tokens hardly move it
+    np.testing.assert_allclose(token_spread(outlying)[:, 0], spread_LW[:, 0], rtol=0.05)
+    texts[1] += 10  # what lies between texts is part of it
+    assert (token_spread(texts)[:, 0] > 1.5 * spread_LW[:, 0]).all()
+    assert np.isnan(token_spread([texts[0][:1]])).all()
+
+
+def test_the_terminal_colours_what_the_page_colours() -> None:
+    shown = About("m@c", [7], 7, "", "no-first", EMOTIONS, {7: "so"}, SPREAD_LW[[1]])
+    given = list(pieces(WORDS, 0, "one.txt", 1))
+    for unit, about in (
+        (1.5, shown),
+        (np.nan, dataclasses.replace(shown, spread_LW=SPREAD_LW[[2]])),
+    ):
+        console = Console(
+            file=io.StringIO(), force_terminal=True, color_system="truecolor", width=500
+        )
+        writer = TerminalWriter(console, about)
+        for piece in given:
+            writer.take(dataclasses.replace(piece, score=piece.score[:, [1]]))
+        printed = console.file.getvalue()  # type: ignore[attr-defined]
+        score_TE = np.concatenate([piece.score[:, 1] for piece in given])
+        leading = leading_emotions(score_TE, 8)
+        highest_T = np.nan_to_num(score_TE[:, leading].max(axis=1), nan=-9)
+        grounds = [f"48;2;{';'.join(map(str, tint(c, True)))}m" for c in COLOURS]
+        key = len(leading)
+        assert printed.count("\x1b[30;48;2;") == (highest_T >= FAINT * unit).sum() + key
+        strong = sum(printed.count(ground) for ground in grounds)
+        assert strong == (highest_T >= STRONG * unit).sum() + key
+
+
 @pytest.mark.parametrize("look", ["desktop", "phone", "dark"])
 def test_the_page_works_from_disk(made: tuple[Path, list[list[Piece]]], look: str) -> None:
     from selenium.webdriver.common.by import By
@@ -143,14 +215,17 @@ def test_the_page_works_from_disk(made: tuple[Path, list[list[Piece]]], look: st
         spans = browser.find_elements(By.CSS_SELECTOR, "#tokens span")
         assert len(spans) == len(scores[0])
         assert browser.find_element(By.ID, "layer-name").text == "7"
-        Select(browser.find_element(By.ID, "smooth")).select_by_visible_text("no tokens")
-        tinted = [
-            "tinted" in span.get_attribute("class")
-            for span in browser.find_elements(By.CSS_SELECTOR, "#tokens span")
-        ]
         leading = leading_emotions(scores[0][:, 1], 8)
-        want = np.nan_to_num(scores[0][:, 1, leading].max(axis=1), nan=-1) >= FAINT - 0.005
-        assert tinted == want.tolist()
+        inside_TLE = scores[0][1:, :, leading]  # the first token is outside of the window
+        for width, spread in ((5, 0.6), (1, 1.5)):
+            shown = f"{width} tokens" if width > 1 else "no tokens"
+            Select(browser.find_element(By.ID, "smooth")).select_by_visible_text(shown)
+            highest = smoothed(inside_TLE, width)[:, 1].max(axis=1)
+            for steps, ground in ((FAINT, "tinted"), (STRONG, "strong")):
+                found = [False, *(highest >= steps * spread - 0.005)]
+                assert tinted(browser)[ground] == found, (width, ground)
+            said = browser.find_element(By.ID, "from").text
+            assert said.startswith(f"Tokens are coloured from +{spread * FAINT:.1f} on")
         spans[5].click()
         said = browser.find_element(By.ID, "token-says").text
         first = EMOTIONS[int(scores[0][5, 1].argmax())]
@@ -160,6 +235,10 @@ def test_the_page_works_from_disk(made: tuple[Path, list[list[Piece]]], look: st
         slider = browser.find_element(By.ID, "layer")
         slider.send_keys(Keys.HOME)
         assert browser.find_element(By.ID, "layer-name").text == "3"
+        slider.send_keys(Keys.END)
+        assert not any(tinted(browser)["tinted"])
+        assert "not known" in browser.find_element(By.ID, "from").text
+        slider.send_keys(Keys.HOME)
         traces = plotted(browser, "line-plot")
         row = leading_emotions(scores[0][:, 0], 8)[0]
         np.testing.assert_allclose(traces[0]["y"][1:], scores[0][1:, 0, row], atol=0.0051)

@@ -4,7 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const WIDTHS = [1, 5, 15, 45], LISTED = 10;
+const LISTED = 10;
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
 
 let data, spans = [], pointed = null;
@@ -22,7 +22,7 @@ const colourOf = (name) => getComputedStyle(document.documentElement).getPropert
 const text = () => data.texts[state.text];
 const here = () => text().layers[state.layer];
 
-// The mean over the tokens around each that count; null where there is none.
+// The mean over the tokens around each that count; null for one that does not count itself.
 function smoothed(values, width) {
   if (width === 1) return values;
   const half = (width - 1) / 2, sums = [0], counts = [0];
@@ -30,17 +30,21 @@ function smoothed(values, width) {
     sums.push(sums[i] + (value === null ? 0 : value));
     counts.push(counts[i] + (value === null ? 0 : 1));
   });
-  return values.map((_, i) => {
+  return values.map((value, i) => {
+    if (value === null) return null;
     const from = Math.max(0, i - half), to = Math.min(values.length, i + half + 1);
-    const n = counts[to] - counts[from];
-    return n ? (sums[to] - sums[from]) / n : null;
+    return (sums[to] - sums[from]) / (counts[to] - counts[from]);
   });
 }
 
+// The scores from which tokens are coloured faintly and strongly: smoothed ones vary less.
+const steps = () => data.steps[state.layer][data.widths.indexOf(state.smooth)];
+
 // The ground of a token by the number of its emotion's colour; none below a faint score.
 function tint(k, score) {
-  if (score === null || score < data.steps[0]) return null;
-  return `rgb(${data.tints[k][score >= data.steps[1] ? 1 : 0].join(",")})`;
+  const [faint, strong] = steps();
+  if (score === null || faint === null || score < faint) return null;
+  return `rgb(${data.tints[k][score >= strong ? 1 : 0].join(",")})`;
 }
 
 function option(value, label, chosen) {
@@ -60,6 +64,9 @@ function drawTokens() {
     span.style.background = background === null ? "" : background;
     span.classList.toggle("tinted", background !== null);
   });
+  $("from").textContent = steps()[0] === null
+    ? "How far tokens vary is not known here, so none is coloured."
+    : `Tokens are coloured from ${signed(steps()[0])} on and strongly from ${signed(steps()[1])} on: ${data.sds.join(" and ")} standard deviations of the corpus’ tokens, smoothed alike.`;
   sayToken();
 }
 
@@ -161,7 +168,7 @@ async function begin() {
   $("layer").max = String(data.layers.length - 1);
   $("layer").value = String(state.layer);
   $("layer").closest("label").hidden = data.layers.length < 2;
-  $("smooth").replaceChildren(...WIDTHS.map((width) => option(width, width === 1 ? "no tokens" : `${width} tokens`, width === 5)));
+  $("smooth").replaceChildren(...data.widths.map((width) => option(width, width === 1 ? "no tokens" : `${width} tokens`, width === 5)));
   state.smooth = 5;
   $("which").addEventListener("change", () => { state.text = Number($("which").value); drawText(); });
   $("layer").addEventListener("input", () => { state.layer = Number($("layer").value); drawLayer(); });

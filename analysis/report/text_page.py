@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 from analysis.report.payload import packed
 from analysis.report.safe import policy, visible, visible_in
 from analysis.report.tints import COLOURS, FAINT, STRONG, tint
+from analysis.token_spread import WIDTHS
 
 HERE = Path(__file__).parent
 PARTS = ("text.html", "page.css", "text.css", "text.js")
@@ -82,6 +83,7 @@ def build_text_page(
     unit: str,
     emotions: Sequence[str],
     said: Sequence[str],
+    spread_LW: Float64[ndarray, "layer width"],
 ) -> str:
     """Return the page; the same texts give the same page.
 
@@ -94,6 +96,7 @@ def build_text_page(
         unit: what a score means.
         emotions: names, in the order of the scores.
         said: what is known of each layer's vectors as detectors.
+        spread_LW: how far tokens vary, for each width of smoothing; NaN where not known.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
@@ -109,7 +112,12 @@ def build_text_page(
         "said": list(said),
         "colours": list(COLOURS),
         "tints": [[list(tint(c, strong)) for strong in (False, True)] for c in COLOURS],
-        "steps": [round(100 * FAINT), round(100 * STRONG)],
+        "sds": [FAINT, STRONG],
+        "widths": list(WIDTHS),
+        "steps": [
+            [_hundredths(np.array([FAINT, STRONG]) * spread) for spread in spread_W]
+            for spread_W in spread_LW
+        ],
     }
     return environment.from_string(page).render(
         title=", ".join(str(text["name"]) for text in texts[:3]) + (", …" if texts[3:] else ""),
@@ -119,7 +127,6 @@ def build_text_page(
         cell=cell,
         window=window,
         unit=unit,
-        faint=f"{FAINT:g}",
         data=packed(visible_in(data)),
     )
 

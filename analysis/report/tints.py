@@ -5,9 +5,9 @@ from __future__ import annotations
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 """Of the leading emotions, Okabe & Ito's palette, which is safe for the colour blind."""
 
-FAINT, STRONG = 3.0, 6.0
-"""Scores from which a token is coloured faintly, and strongly. Single tokens vary several times as
-much as whole stories do, whose spread is the unit."""
+FAINT, STRONG = 2.0, 3.0
+"""From where on a token is coloured faintly, and strongly: in standard deviations of the corpus'
+tokens, smoothed as what is coloured is (`analysis.token_spread`)."""
 
 WHITE = {False: 0.6, True: 0.3}
 """Share of white in a faint colour and in a strong one, so that black is legible on either."""

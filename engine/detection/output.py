@@ -46,6 +46,8 @@ class About:
         window: the token window that is scored.
         emotions: in the order of the scores.
         detection: in words, how far each layer's vectors tell stories apart; "" where not known.
+        spread_LW: how far tokens vary at each layer, as they are and smoothed
+            (`analysis.token_spread`); NaN where not known.
     """
 
     cell: str
@@ -55,6 +57,12 @@ class About:
     window: str
     emotions: list[str]
     detection: dict[int, str]
+    spread_LW: Float64[ndarray, "layer width"]
+
+    @property
+    def token_sd(self) -> list[float]:
+        """The standard deviation of tokens' scores at each layer, to DIGITS decimals."""
+        return [round(float(sd), DIGITS) for sd in self.spread_LW[:, 0]]
 
 
 class Writer(Protocol):
@@ -129,15 +137,21 @@ def head_names(by_text: bool) -> tuple[str, ...]:
     return ("text", "scored") if by_text else ("text", "position", "start", "end", "token")
 
 
+LAYER_NAMES = ("layer", "token_sd")
+"""The columns of what is the same for all rows of a layer."""
+
+
 class CsvSink:
-    """Rows as CSV; a missing score is `nan`."""
+    """Rows as CSV; what is missing is `nan`."""
 
     def __init__(self, stream: TextIO, about: About, by_text: bool):
-        self._stream, self._layers = stream, about.layers
+        self._stream = stream
+        layers = zip(about.layers, about.token_sd, strict=True)
+        self._layers = [f"{layer},{sd:.{DIGITS}f}" for layer, sd in layers]
         self._line = io.StringIO()
         self._writer = csv.writer(self._line, lineterminator="\n")
         self._numbers = ",".join([f"%.{DIGITS}f"] * len(about.emotions))
-        names = [*head_names(by_text), "layer", *about.emotions]
+        names = [*head_names(by_text), *LAYER_NAMES, *about.emotions]
         csv.writer(stream, lineterminator="\n").writerow(names)
 
     def write(self, heads: Sequence[tuple[Any, ...]], score_XLE: ndarray) -> None:
@@ -155,17 +169,19 @@ class CsvSink:
 
 
 class ParquetSink:
-    """Rows as Parquet, scores in float32, a missing one NaN."""
+    """Rows as Parquet, numbers in float32, a missing one NaN."""
 
     def __init__(self, file: Path, about: About, by_text: bool):
         import pyarrow as pa
         from pyarrow import parquet
 
-        self._layers, self._n_emotions = about.layers, len(about.emotions)
+        self._layers, self._token_sd = about.layers, about.token_sd
+        self._n_emotions = len(about.emotions)
         kinds = {"text": pa.string(), "token": pa.string()}
         heads = [(name, kinds.get(name, pa.int32())) for name in head_names(by_text)]
         scores = [(emotion, pa.float32()) for emotion in about.emotions]
-        self._schema = pa.schema([*heads, ("layer", pa.int16()), *scores])
+        of_layer = zip(LAYER_NAMES, (pa.int16(), pa.float32()), strict=True)
+        self._schema = pa.schema([*heads, *of_layer, *scores])
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._heads: list[tuple[Any, ...]] = []
         self._scores: list[ndarray] = []
@@ -192,7 +208,8 @@ class ParquetSink:
             for column in zip(*self._heads, strict=True)
         ]
         score_RE = np.concatenate(self._scores).reshape(-1, self._n_emotions)
-        columns = [*columns, self._layers * len(self._heads), *score_RE.T]
+        n = len(self._heads)
+        columns = [*columns, self._layers * n, self._token_sd * n, *score_RE.T]
         self._writer.write_table(pa.table(columns, schema=self._schema))
         self._heads, self._scores = [], []
 
@@ -202,6 +219,7 @@ class JsonWriter:
 
     def __init__(self, stream: TextIO, about: About, by_text: bool):
         self._stream, self._about, self._by_text = stream, about, by_text
+        sd_L = np.array(about.token_sd)
         head = {
             "cell": about.cell,
             "layers": about.layers,
@@ -209,6 +227,7 @@ class JsonWriter:
             "because": about.why,
             "window": about.window,
             "unit": UNIT,
+            "token_sd": dict(zip(map(str, about.layers), _numbers(sd_L), strict=True)),
             "detection": {str(layer): said for layer, said in about.detection.items()},
             "emotions": about.emotions,
         }

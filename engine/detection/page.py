@@ -75,5 +75,6 @@ class PageWriter:
             UNIT,
             about.emotions,
             [about.detection[layer] for layer in about.layers],
+            about.spread_LW,
         )
         write_text(self._file, page)

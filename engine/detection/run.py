@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,11 @@ def read_emotions(request: Request) -> None:
         weights = make_weights(source, layers, request.emotions)
         model, tokenizer = _load(source, weights, request, words)
     detection = {layer: found_of_held_out(source, layer) for layer in layers}
-    about = About(request.cell, layers, best, why, request.window, weights.emotions, detection)
+    with _told_of_model(source):
+        spread_LW = _spread(source, model, tokenizer, layers, words)
+    about = About(
+        request.cell, layers, best, why, request.window, weights.emotions, detection, spread_LW
+    )
     started, counts = time.monotonic(), Counts()
     with (
         _told_of_model(source),
@@ -217,6 +222,20 @@ def _load(source: Source, weights: Weights, request: Request, words: Console) ->
 def _notify(words: Console, what: str | None) -> None:
     if what is not None:
         words.print(f"note: {what}", markup=False, soft_wrap=True)
+
+
+def _spread(
+    source: Source, model: Any, tokenizer: Any, layers: Sequence[int], words: Console
+) -> Any:
+    """Return how far tokens vary at each layer; say so where that is not known."""
+    from engine.detection.spread import measured_spread
+
+    (span,) = spans_of([source.window])
+    score = partial(model.scores, on_event=lambda event: _notify(words, event["note"]))
+    spread_LW, why = measured_spread(source, tokenizer, score, span, len(layers))
+    if why:
+        _notify(words, f"how far tokens vary is not known, so none is coloured: {why}")
+    return spread_LW
 
 
 def _pieces(

@@ -58,7 +58,8 @@ class TerminalWriter:
         score_TE = np.concatenate(self._scores)
         leading = leading_emotions(score_TE, len(COLOURS))
         self._say(f"\n{printable(name)}", style="bold")
-        self._console.print(_coloured(self._shown, score_TE, leading))
+        unit = float(self._about.spread_LW[0, 0])
+        self._console.print(_coloured(self._shown, score_TE, leading, unit))
         if (rest := self._n - len(self._shown)) > 0:
             self._say(f"… and {rest:,} further tokens; --to FILE.csv has them all")
         if not self._mean.n:
@@ -87,15 +88,18 @@ def printable(text: str) -> str:
 
 
 def _coloured(
-    shown: Sequence[str], score_TE: Float32[ndarray, "token emotion"], leading: Sequence[int]
+    shown: Sequence[str],
+    score_TE: Float32[ndarray, "token emotion"],
+    leading: Sequence[int],
+    unit: float,
 ) -> Text:
-    """Return the text with its tokens coloured."""
+    """Return the text with its tokens coloured, by how far tokens vary; none where it is NaN."""
     text = Text()
     for part, score_E in zip(shown, score_TE, strict=True):
         style = None
         if leading and np.isfinite(score_E[0]):
             at = int(np.argmax(score_E[list(leading)]))
-            score = float(score_E[leading[at]])
+            score = float(score_E[leading[at]]) / unit
             style = _style(COLOURS[at], score >= STRONG) if score >= FAINT else None
         text.append(printable(part), style)
     return text
