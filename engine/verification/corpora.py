@@ -92,7 +92,7 @@ def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, repor
 
 
 def look_at_superseded(layout: Layout, report: Report) -> set[str]:
-    """Check what other settings left: rows of journals, and digests of corpora with some kept.
+    """Check what other settings left: journals row by row, corpora by the digests kept of them.
 
     Returns:
         The keys that a digest speaks of, and those of the lists.
