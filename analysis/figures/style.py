@@ -6,13 +6,15 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
-from matplotlib import colors, rcParams, style
+from matplotlib import colors, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -21,6 +23,7 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
+from analysis.figures.palette import palette_colour
 from analysis.results import CellResults
 
 STYLE = Path(__file__).with_name("emovec.mplstyle")
@@ -31,6 +34,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _style_lock = threading.RLock()
+_number: ContextVar[str] = ContextVar("number", default="")
 
 
 @contextmanager
@@ -51,11 +55,23 @@ def styled(draw: Callable[_P, _T]) -> Callable[_P, _T]:
     return styled
 
 
+@contextmanager
+def numbered(page: int, pages: int) -> Iterator[None]:
+    """Have titles of figures say which of several pages they are."""
+    token = _number.set(f", page {page} of {pages}" if pages > 1 else "")
+    try:
+        yield
+    finally:
+        _number.reset(token)
+
+
 def settle(figure: Figure, title: str) -> None:
     """Add the title and arrange the axes for good: labels can be placed, saving moves nothing."""
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(title + _number.get(), x=0.01, ha="left")
     FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)
     figure.set_layout_engine("none")
 
 
@@ -85,31 +101,44 @@ class Looks:
     """What a model and a corpus look like, the same in every figure of a run.
 
     Attributes:
-        colour: of each model.
+        place: of each model in the palette.
         line: line style and marker of each corpus.
     """
 
-    colour: dict[str, tuple[float, float, float]]
+    place: dict[str, int]
     line: dict[str, tuple[Any, str]]
 
+    @property
+    def colour(self) -> dict[str, tuple[float, float, float]]:
+        """Colour of each model on white."""
+        return {model: palette_colour(place) for model, place in self.place.items()}
 
-@styled
-def looks_of(cells: Sequence[tuple[str, str]]) -> Looks:
-    """Return the looks of some cells, given by model and corpus, in their order."""
-    models, corpora = (dict.fromkeys(cell[part] for cell in cells) for part in (0, 1))
+
+def looks_of(*runs: Sequence[tuple[str, str]]) -> Looks:
+    """Return the looks of the cells of one run or several, given by model and corpus, in order.
+
+    A model has the colour of its place in its run, since the first colours of the palette are the
+    easiest to tell apart, and models added to the end of a manifest take no other's colour. Beside
+    other runs a model keeps it unless a model of an earlier run has it; those that have to make
+    way take the first colours that are free.
+    """
+    place: dict[str, int] = {}
+    for models in [list(dict.fromkeys(model for model, _ in cells)) for cells in runs]:
+        for own, model in enumerate(models):
+            if model not in place and own not in place.values():
+                place[model] = own
+    every = dict.fromkeys(model for cells in runs for model, _ in cells)
+    taken = set(place.values())
+    free = (i for i in count() if i not in taken)
+    place = {model: place[model] if model in place else next(free) for model in every}
+    corpora = dict.fromkeys(corpus for cells in runs for _, corpus in cells)
     return Looks(
-        {model: _palette_colour(i) for i, model in enumerate(models)},
+        place,
         {
             corpus: (LINES[i % len(LINES)], MARKERS[i % len(MARKERS)])
             for i, corpus in enumerate(corpora)
         },
     )
-
-
-def _palette_colour(i: int) -> tuple[float, float, float]:
-    """Return the i-th colour of the palette; once it is used up, the same in a paler shade."""
-    palette = rcParams["axes.prop_cycle"].by_key()["color"]
-    return mixed(palette[i % len(palette)], "white", 1 - 0.6 ** (i // len(palette)))
 
 
 def mixed(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
