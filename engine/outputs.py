@@ -7,13 +7,12 @@ from pathlib import Path
 
 from engine.plan import (
     CORPUS_TABLES,
-    EFFECT_FIGURES,
     EFFECTS,
-    FIGURES,
     FOLDERS,
     PAGES,
     TABLES,
     Stage,
+    figure_files,
 )
 from store.atomic import PARTIAL
 from store.layout import Layout
@@ -58,15 +57,15 @@ def _steer(layout: Layout, stage: Stage) -> Keys:
 
 
 def _effects(layout: Layout, stage: Stage) -> Keys:
-    return [*_tables(EFFECTS), *_figures(EFFECT_FIGURES)]
+    return [*_tables(EFFECTS), *_figures(layout, stage)]
 
 
 def _tables(names: tuple[str, ...], ending: str = "csv") -> Keys:
     return [f"tables/{name}.{ending}" for name in names]
 
 
-def _figures(names: tuple[str, ...]) -> Keys:
-    return [f"figures/{name}.{ending}" for name in names for ending in ("png", "pdf")]
+def _figures(layout: Layout, stage: Stage) -> Keys:
+    return [f"figures/{name}" for name in figure_files(stage)]
 
 
 _FILES: dict[str, Callable[[Layout, Stage], Keys]] = {
@@ -76,7 +75,7 @@ _FILES: dict[str, Callable[[Layout, Stage], Keys]] = {
     "steer": _steer,
     "effects": _effects,
     "tables": lambda layout, stage: [*_tables(TABLES), *_tables(PAGES, "md")],
-    "figures": lambda layout, stage: _figures(FIGURES),
+    "figures": _figures,
     "page": lambda layout, stage: [_key(layout, layout.page)],
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import analysis
+from analysis.paging import CELLS_ON_A_PAGE, page_names, pages_of
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
@@ -33,10 +34,10 @@ VERSIONS = {
     "words": 1,
     "analyze": 7,
     "tables": 9,
-    "figures": 6,
+    "figures": 7,
     "steer": 2,
     "effects": 2,
-    "page": 5,
+    "page": 6,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -59,10 +60,7 @@ TABLES = (
 )
 PAGES = ("geometry", "clusters", "claims")
 """Tables for reading, in Markdown."""
-FIGURES = (
-    *("trajectories", "windows", "baselines", "cka", "cka_estimators", "valence_directions"),
-    *("pca_map", "emotion_cosines", "activations", "detection"),
-)
+FIGURES = tuple(CELLS_ON_A_PAGE)
 EFFECTS = (
     *("steering", "steering_trends", "steering_tests", "steered_texts"),
     *("transfer", "transfer_layers"),
@@ -328,9 +326,11 @@ class Plan:
             "writers": {name: self.writer(name) for name in manifest.corpora},
         }
         self._add("tables", "all", compared, (*analyzed, *words))
-        self._add(
-            "figures", "all", {**names, "style": path_digest(STYLE)}, ("tables:all", *analyzed)
-        )
+        twins = {(self.random_twin(cell), cell.corpus) for cell in cells}
+        shown = [(c.model, c.corpus) for c in cells if (c.model, c.corpus) not in twins]
+        pages = {name: len(pages_of(shown, most)) for name, most in CELLS_ON_A_PAGE.items()}
+        drawn = {**names, "pages": pages, "style": path_digest(STYLE)}
+        self._add("figures", "all", drawn, ("tables:all", *analyzed))
 
     def _add_page(self) -> None:
         manifest, cells = self.study.manifest, [cell.name for cell in self.study.cells]
@@ -554,7 +554,7 @@ def _look_tables(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 
 def _look_figures(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    return _look_files([layout.figures / f"{n}.{e}" for n in FIGURES for e in ("png", "pdf")])
+    return _look_files([layout.figures / name for name in figure_files(stage)])
 
 
 def _look_page(plan: Plan, stage: Stage, layout: Layout) -> Look:
@@ -574,8 +574,18 @@ def _look_steer(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 
 def _look_effects(plan: Plan, stage: Stage, layout: Layout) -> Look:
-    figures = [layout.figures / f"{n}.{e}" for n in EFFECT_FIGURES for e in ("png", "pdf")]
+    figures = [layout.figures / name for name in figure_files(stage)]
     return _look_files([*(layout.tables / f"{name}.csv" for name in EFFECTS), *figures])
+
+
+def figure_files(stage: Stage) -> list[str]:
+    """Return the names of the files of figures that a stage leaves: PDF, and PNG for each page."""
+    pages = stage.settings.get("pages", dict.fromkeys(EFFECT_FIGURES, 1))
+    return [
+        file
+        for name, n in pages.items()
+        for file in (f"{name}.pdf", *(f"{page}.png" for page in page_names(name, n)))
+    ]
 
 
 def _look_files(files: list[Path]) -> Look:

@@ -200,7 +200,7 @@ def test_peaks_are_annotated_with_layer_and_r(curves, geometry):
             f"layer {layer}: {f'{r:.2f}'.removeprefix('0')}"
             for layer, r in zip(rows["layer"], rows["valence_r"], strict=True)
         ]
-        found = notes(curves.axes[2 * row])
+        found = [note for note in notes(curves.axes[2 * row]) if "layer" in note]
         assert len(found) == len(expected)
         assert all(text.endswith(e) for text, e in zip(found, expected, strict=True))
 
@@ -208,7 +208,7 @@ def test_peaks_are_annotated_with_layer_and_r(curves, geometry):
 def test_peak_labels_do_not_overlap(curves):
     for ax in curves.axes:
         boxes = label_boxes(curves, ax)
-        assert len(boxes) == 3
+        assert len(boxes) == 6  # of three peaks, and of three embedding outputs at the edge
         assert not overlapping(boxes)
 
 
@@ -220,6 +220,19 @@ def test_embedding_output_is_a_dotted_baseline(curves, geometry):
     ]
     dotted = [line for line in curves.axes[0].get_lines() if line.get_linestyle() == ":"]
     assert [line.get_ydata()[0] for line in dotted] == baseline["valence_r"].tolist()
+    marks = {"stories": "●", "tales": "■"}
+    said = [
+        f"{marks[corpus]} {decimal(r)}"
+        for corpus, r in zip(baseline["corpus"], baseline["valence_r"], strict=True)
+    ]
+    at_edge = {
+        note.get_text(): note.xy[1]
+        for note in curves.axes[0].texts
+        if isinstance(note, Annotation) and "layer" not in note.get_text()
+    }
+    assert sorted(at_edge) == sorted(said)
+    for text, r in zip(said, baseline["valence_r"], strict=True):
+        assert at_edge[text] == pytest.approx(r, abs=0.1)
 
 
 def test_a_model_keeps_its_colour_and_a_corpus_its_line_style(curves):
@@ -339,7 +352,8 @@ def test_a_random_twin_is_a_baseline_and_has_no_panels(cells):
     run = [dataclasses.replace(cells[0], twin="large"), cells[2]]
     drawn = draw_all(run, geometry_table(run))
     for name in ("cka", "pca_map", "emotion_cosines"):
-        titles = " ".join(ax.get_title(loc="left") for ax in drawn[name].axes)
+        (figure,) = drawn[name]
+        titles = " ".join(ax.get_title(loc="left") for ax in figure.axes)
         assert "small@stories" in titles
         assert "large@stories" not in titles, name
 
@@ -422,25 +436,27 @@ def test_cell_without_any_correlation_says_so(cells):
 
 
 @pytest.fixture(scope="module")
-def one_window_drawn(one_window) -> dict[str, Figure]:
-    return draw_all([one_window], geometry_table([one_window]))
+def one_window_drawn(one_window) -> dict[str, list[Figure]]:
+    drawn = draw_all([one_window], geometry_table([one_window]))
+    return {name: list(pages) for name, pages in drawn.items()}
 
 
 def test_draw_all_takes_the_preferred_window_or_the_first(cells, one_window_drawn):
     drawn = draw_all(cells[:1], geometry_table(cells[:1]))
     assert list(drawn) == list(one_window_drawn) == list(FIGURES)
-    assert "window no-first" in drawn["pca_map"].get_suptitle()
-    assert "window all" in one_window_drawn["pca_map"].get_suptitle()
-    assert "window all" in one_window_drawn["valence_directions"].get_suptitle()
+    assert "window no-first" in next(drawn["pca_map"]).get_suptitle()
+    for name in ("pca_map", "valence_directions", "overview"):
+        (figure,) = one_window_drawn[name]
+        assert "window all" in figure.get_suptitle()
 
 
 def test_names_are_no_mathematics(cells, tmp_path):
     names = [r"$\foo{$", "$x^2$", *(f"emotion-{i}" for i in range(2, N_EMOTIONS))]
     results = cells[0].results.assign_coords(emotion=names, norms=[r"my$\ratings$"])
     odd = [dataclasses.replace(cells[0], results=results)]
-    drawn = draw_all(odd, geometry_table(odd))
+    drawn = {name: list(pages) for name, pages in draw_all(odd, geometry_table(odd)).items()}
     save_figures(tmp_path, drawn)
-    assert "$x^2$" in notes(drawn["pca_map"].axes[0])
+    assert "$x^2$" in notes(drawn["pca_map"][0].axes[0])
 
 
 def test_nothing_to_draw_is_refused(geometry):

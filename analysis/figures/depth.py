@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from analysis.activations import MASSIVE
 from analysis.differences import BASELINES, Correlations, baselines, correlations
-from analysis.figures.labels import RING, Curve, decimal, label_peaks
+from analysis.figures.labels import GLYPHS, RING, Curve, decimal, label_ends, label_peaks
 from analysis.figures.style import (
     Looks,
     cell_name,
@@ -33,7 +33,7 @@ from analysis.settings import AXES
 DEPTH = "depth (layer / layers)"
 NAMES = {
     "embedding": "embedding output",
-    "random": "random weights, with interval",
+    "random": "random weights",
     "bag_of_words": "bag of words",
     "lexical": "ratings of the words",
 }
@@ -43,6 +43,14 @@ GREYS: dict[str, dict[str, Any]] = {
     "bag_of_words": {"color": "0.25", "linestyle": "--"},
     "lexical": {"color": "0.45", "linestyle": "-."},
 }
+RANDOM_BAND: dict[str, Any] = {
+    "facecolor": "none",
+    "edgecolor": "0.6",
+    "linewidth": 0.5,
+    "hatch": "////",
+}
+"""Lines rather than a tint, which would mix with the tint of the interval over it."""
+
 SMALL: dict[str, Any] = {
     "textcoords": "offset points",
     "ha": "right",
@@ -50,8 +58,6 @@ SMALL: dict[str, Any] = {
     "fontsize": 6.5,
     "color": "0.5",
 }
-APART = 0.055
-"""Least distance between two names at the right edge, in units of r."""
 
 
 @styled
@@ -61,7 +67,8 @@ def trajectories(
     """Draw how closely PC1 follows valence and PC2 arousal over depth, a row for each window.
 
     One colour for each model, one line style and marker for each corpus. A filled marker is a
-    layer with corrected p < .05, a dotted line the embedding output, a ring the peak with its layer
+    layer with corrected p < .05, a dotted line the embedding output with its corpus' marker and its
+    |r| at the end, a ring the peak with its layer
     and |r|. Grey lines are at the r and the depth that claims are decided by.
 
     Args:
@@ -84,13 +91,15 @@ def trajectories(
     found = []
     for row, window in zip(axes, windows, strict=True):
         for ax, rating, component in zip(row, AXES, (1, 2), strict=True):
-            lines = []
+            lines, ends = [], []
             cells = table[table["window"] == window].groupby(["model", "corpus"], sort=False)
             _frame(ax)
             for (model, corpus), cell in cells:
                 line, marker = looks.line[str(corpus)]
                 colour = looks.colour[str(model)]
                 lines.append(_trajectory(ax, cell, rating, colour, line, marker))
+                ends += _embedding(ax, cell, rating, lines[-1], colour)
+            label_ends(ax, ends)
             found.append((ax, lines))
             ax.set_title(f"PC{component} and {rating}" if one else f"window: {window}")
             ax.set_ylabel(f"|r|, PC{component} and {rating}\n({norms}, n = {n})")
@@ -117,7 +126,7 @@ def beside_baselines(
     """Draw each cell's r with its interval, and beside it what gives r without the model's doing.
 
     The band is the interval of what infinitely many stories would give, so r may lie below it.
-    Baselines are grey: a band over depth for the model with random weights, and lines.
+    Baselines are grey: a hatched band over depth for the model with random weights, and lines.
 
     Args:
         cells: one row each.
@@ -149,7 +158,7 @@ def beside_baselines(
             ax.set_title(f"{cell_name(cell)}: {axis}")
             ax.set_ylabel(f"|r|, PC{component} and {axis}\n({norms}, n = {n})")
             ax.tick_params(labelleft=True)
-            _name_ends(ax, ends)
+            label_ends(ax, [(decimal(r), r, GREYS[name]["color"]) for name, r in ends.items()])
             named |= set(ends)
     for ax in axes[-1]:
         ax.set_xlabel(DEPTH)
@@ -161,7 +170,11 @@ def beside_baselines(
             label="95 % interval, infinitely many stories",
         ),
     ]
-    handles += [entry(NAMES[name], **GREYS[name]) for name in BASELINES if name in named]
+    for name in BASELINES:
+        if name in named:
+            handles.append(entry(NAMES[name], **GREYS[name]))
+    if "random" in named:
+        handles.append(Patch(label="their 95 % interval", **RANDOM_BAND))
     figure.legend(handles=handles, ncols=3, loc="outside lower left")
     settle(figure, f"r beside its baselines; window {window}, contrast {contrast}")
     return figure
@@ -220,9 +233,17 @@ def _trajectory(
     sure = (blocks[f"{rating}_p_corrected"] < SIGNIFICANT).to_numpy()
     for at, face in ((sure, colour), (~sure, "white")):
         ax.plot(x[at], y[at], marker, color=colour, markerfacecolor=face)
-    for baseline in cell.loc[cell["layer"] == -1, f"{rating}_r"].dropna():
-        ax.axhline(baseline, color=colour, linestyle=":", linewidth=0.8)
     return Curve(x, y, [int(i) for i in blocks["layer"]], mixed(colour, "black", 0.25), marker)
+
+
+def _embedding(
+    ax: Axes, cell: pd.DataFrame, rating: str, curve: Curve, colour: Any
+) -> list[tuple[str, float, Any]]:
+    """Draw the embedding output's r; return what to write at its end: the corpus' marker and r."""
+    levels = [float(r) for r in cell.loc[cell["layer"] == -1, f"{rating}_r"].dropna()]
+    for level in levels:
+        ax.axhline(level, color=colour, linestyle=":", linewidth=0.8)
+    return [(f"{GLYPHS[curve.marker]} {decimal(r)}", r, curve.shade) for r in levels]
 
 
 def _trajectory_legend(looks: Looks, table: pd.DataFrame) -> list[Line2D]:
@@ -235,7 +256,7 @@ def _trajectory_legend(looks: Looks, table: pd.DataFrame) -> list[Line2D]:
             entry("p < .05, corrected for the search", marker="o"),
             entry("p ≥ .05", marker="o", markerfacecolor="white"),
             entry("peak: layer and |r|", marker="o", **RING),
-            entry("embedding output", linestyle=":", linewidth=0.8),
+            entry("embedding output, with its |r|", linestyle=":", linewidth=0.8),
             entry("thresholds of the claims", linestyle="-", color="0.88"),
         ],
     ]
@@ -271,26 +292,8 @@ def _baseline(ax: Axes, cell: CellResults, found: Correlations, name: str) -> fl
     """Draw a baseline and return its r at the right edge."""
     if "layer" in found.r.dims:
         depth, r, (low, high) = _over_depth(cell, found)
-        ax.fill_between(depth, low, high, color="0.6", alpha=0.25, linewidth=0, zorder=0.5)
+        ax.fill_between(depth, low, high, zorder=0.5, **RANDOM_BAND)
         ax.plot(depth, r, linewidth=1, zorder=1, **GREYS[name])
         return float(r[-1])
     ax.axhline(float(found.r), linewidth=1, zorder=1, **GREYS[name])
     return float(found.r)
-
-
-def _name_ends(ax: Axes, ends: dict[str, float]) -> None:
-    """Write each baseline's r at the right edge, from the top, clear of each other."""
-    lowest = np.inf
-    for name, r in sorted(ends.items(), key=lambda item: -item[1]):
-        lowest = min(r, lowest - APART)
-        ax.annotate(
-            decimal(r),
-            (1, lowest),
-            (3, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontsize=6.5,
-            color=GREYS[name]["color"],
-            annotation_clip=False,
-        )

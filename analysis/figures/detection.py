@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from analysis.figures.depth import DEPTH, corpus_entry
-from analysis.figures.labels import Curve, label_peaks
+from analysis.figures.labels import GLYPHS, Curve, decimal, label_ends, label_peaks
 from analysis.figures.style import Looks, entry, mixed, settle, span, styled
 from analysis.results import CellResults
 
@@ -30,31 +30,36 @@ def detection(cells: list[CellResults], window: str, looks: Looks) -> Figure:
     n = span([int(cell.results["detected_candidates"].max()) for cell in cells])
     found = []
     for ax, top in zip(axes, SHOWN, strict=True):
-        curves = []
+        curves, ends = [], []
         for cell in cells:
             at = cell.results.sel(window=window, top=top)
             blocks, colour = at.sel(layer=slice(0, None)), looks.colour[cell.model]
             line, marker = looks.line[cell.corpus]
+            shade = mixed(colour, "black", 0.25)
             depth, share = blocks["depth"].to_numpy(), blocks["detected"].to_numpy()
             low, high = blocks["detected_low"].to_numpy(), blocks["detected_high"].to_numpy()
-            ax.fill_between(depth, low, high, color=colour, alpha=0.15, linewidth=0)
+            ax.fill_between(
+                depth, low, high, facecolor=(*colour, 0.07), edgecolor=(*colour, 0.5), linewidth=0.5
+            )
             ax.plot(depth, share, color=colour, linestyle=line, marker=marker)
             for below in at["detected"].where(at["layer"] < 0, drop=True).dropna("layer"):
                 ax.axhline(float(below), color=colour, linestyle=":", linewidth=0.8)
+                ends.append((f"{GLYPHS[marker]} {decimal(float(below))}", float(below), shade))
             ax.plot(depth, blocks["detected_by_chance"].to_numpy(), color="0.6", linewidth=0.8)
             layers = [int(i) for i in blocks["layer"].to_numpy()]
-            curves.append(Curve(depth, share, layers, mixed(colour, "black", 0.25), marker))
+            curves.append(Curve(depth, share, layers, shade, marker))
         ax.set(xlabel=DEPTH, xlim=(-0.01, 1.01))
         ax.set_ylim(bottom=0)
         ax.margins(y=0.2)
         ax.set_title("first" if top == 1 else f"among the first {top}")
         ax.set_ylabel(f"stories (share)\n({n} emotions)")
+        label_ends(ax, ends)
         found.append((ax, curves))
     models, corpora = (dict.fromkeys(getattr(c, key) for c in cells) for key in ("model", "corpus"))
     handles = [entry(model, color=looks.colour[model], linestyle="-") for model in models]
     handles += [corpus_entry(corpus, looks) for corpus in corpora]
     handles += [
-        entry("embedding output", linestyle=":", linewidth=0.8),
+        entry("embedding output, with its share", linestyle=":", linewidth=0.8),
         entry("chance", linestyle="-", color="0.6", linewidth=0.8),
     ]
     figure.legend(handles=handles, ncols=4, loc="outside lower left")

@@ -21,7 +21,6 @@ from analysis.figures.style import (
     styled,
 )
 from analysis.results import CellResults
-from analysis.settings import GEOMETRY
 
 COMPOSITE = "paper"
 """An estimator that is another one at each layer, and not drawn."""
@@ -110,7 +109,5 @@ def valence_direction_cosines(
             if ax is row[0]:
                 below.set_ylabel("cosine with\nnext layer")
     colour_bar(figure, axes, SIGNED, scale, "cosine of valence directions")
-    used = GEOMETRY.get(contrast, contrast)
-    named = f"contrast {contrast}" + (f" ({used})" if used != contrast else "")
-    settle(figure, f"Valence directions over layers; window {window}, {named}, {norms}")
+    settle(figure, f"Valence directions over layers; window {window}, contrast {contrast}, {norms}")
     return figure

@@ -25,7 +25,7 @@ MARK_POINTS = 2.2
 RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.1}
 RING_POINTS = 4.8
 
-GAPS = np.array([0.0, 2, 4, 7, 11, 16, 22, 30, 40])
+GAPS = np.array([0.0, 2, 4, 7, 11, 16, 22, 30, 40, 52, 66, 82, 100, 120, 145])
 """Distances to try, in points beyond the nearest; beyond the second a line leads to the label."""
 
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
@@ -40,15 +40,26 @@ SIDES = np.array(
 """Sides of a point to try, best first: right, left, above, below, the corners, and between."""
 
 PEAK_SIDES = np.array(
-    [(0, 1), (1, 1), (-1, 1), (0.5, 1), (-0.5, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (0, -1)]
+    [
+        *[(0, 1), (0.25, 1), (-0.25, 1), (0.5, 1), (-0.5, 1), (1, 1), (-1, 1), (1, 0), (-1, 0)],
+        *[(0, -1), (0.25, -1), (-0.25, -1), (0.5, -1), (-0.5, -1), (1, -1), (-1, -1)],
+        *[(1, 0.5), (-1, 0.5), (1, -0.5), (-1, -0.5)],
+    ]
 )
-"""The same for a peak: above first."""
+"""The same for a peak: above first, so that a line to a far label is steep."""
+
+END_GAP = 7.0
+"""Points from one name at the right edge to the next."""
 
 ROUNDS = 4
 """How often labels that must all be placed are placed anew, to make room for each other."""
 
 STEPS = np.linspace(0.2, 1, 16)
 """Where small boxes stand for the straight way from an anchor (0) to its label (1)."""
+
+LENGTH_WEIGHT = 0.0075
+"""What the square of a label's distance counts beside the area that it covers, where all are
+placed: next to nothing near by, more than a line of the data for one across the panel."""
 
 LABEL_WEIGHT = 1000.0
 """How much worse it is to cover a label than to cover as much of the data."""
@@ -100,6 +111,9 @@ def place_labels(
         taken_K += _overlap(way_KTB.reshape(-1, 4), label_PB).reshape(len(box_KB), -1).sum(axis=1)
         taken_K += _crossings(way_KTB, way_PTB)
         cost_K = _overlap(box_KB, obstacle_OB) + LABEL_WEIGHT * taken_K
+        if keep_all:
+            long_K = np.abs(way_KTB[:, 0, :2] - way_KTB[:, -1, :2]).max(axis=1)
+            cost_K += LENGTH_WEIGHT * long_K**2
         best = int(cost_K.argmin())
         if cost_K[best] == 0 or keep_all:
             label_LB[i], way_LTB[i] = box_KB[best], way_KTB[best]
@@ -138,6 +152,38 @@ def label_peaks(ax: Axes, curves: list[Curve]) -> None:
     reach_O = np.repeat([MARK_POINTS, RING_POINTS], [len(ink_OX) - len(peak_LX), len(peak_LX)])
     nearest = RING_POINTS + 0.7
     _write(ax, texts, peak_LX, shades, ink_OX, reach_O, nearest, PEAK_SIDES, keep_all=True)
+
+
+def label_ends(ax: Axes, ends: list[tuple[str, float, Any]]) -> None:
+    """Write names of levels at the right edge, each beside its own as far as they stay apart.
+
+    Args:
+        ax: axes whose limits and place will not change any more, or not by much.
+        ends: text, level in data units and colour of each.
+    """
+    low, high = ax.get_ylim()
+    figure = cast(Figure, ax.get_figure(root=True))
+    gap = END_GAP * figure.dpi / 72 / ax.bbox.height * (high - low)
+    ordered = sorted(ends, key=lambda end: -end[1])
+    at = [level for _, level, _ in ordered]
+    for i in range(1, len(at)):
+        at[i] = min(at[i], at[i - 1] - gap)
+    lowest = low
+    for i in reversed(range(len(at))):
+        at[i] = max(at[i], lowest)
+        lowest = at[i] + gap
+    for y, (text, _, colour) in zip(at, ordered, strict=True):
+        ax.annotate(
+            text,
+            (1, y),
+            (3, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=LABEL_POINTS,
+            color=colour,
+            annotation_clip=False,
+        )
 
 
 def label_points(

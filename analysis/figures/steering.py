@@ -135,9 +135,9 @@ def _shade(at: int, n: int) -> tuple[float, float, float]:
     return mixed("#1b6ca8", "#d1495b", at / max(1, n - 1))
 
 
-def effect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Draw every figure of steering by name."""
+def effect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, list[Figure]]:
+    """Draw every figure of steering by name; each is one picture."""
     return {
-        "dose_response": dose_response(tables["steering"]),
-        "transfer": transfer(tables["transfer"]),
+        "dose_response": [dose_response(tables["steering"])],
+        "transfer": [transfer(tables["transfer"])],
     }
