@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ def _row(ax: Axes, y: float, rows: pd.DataFrame, axis: str, scale: colors.Normal
     )
 
 
-def _mark(sure: bool) -> dict[str, object]:
+def _mark(sure: bool) -> dict[str, Any]:
     face = "#D55E00" if sure else "white"
     return {
         "marker": "o",
