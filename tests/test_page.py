@@ -18,11 +18,12 @@ import pandas as pd
 import pytest
 
 from analysis.claim_tables import claims_table, norms_table, summary_table
+from analysis.claims import CLAIMS
 from analysis.detection_table import detection_table
 from analysis.geometry_table import geometry_table, peaks
 from analysis.report.content import CorpusContent, Refused, RunContent, Story
 from analysis.report.page import STATISTICS, build_page
-from analysis.report.payload import payload
+from analysis.report.payload import packed, payload
 from analysis.report.safe import visible
 from analysis.report.sentences import summary
 from analysis.tables import activation_table
@@ -314,6 +315,81 @@ def test_several_runs_stand_beside_each_other() -> None:
     ]
 
 
+N_MODELS, CORPORA = 25, ("stories", "tales")
+
+
+@pytest.fixture(scope="module")
+def many() -> RunContent:
+    """Give a run of fifty cells, made from three."""
+    made = made_run()
+    base = made.cells
+    cells = [
+        dataclasses.replace(base[(i + j) % 3], model=f"model-{i}", corpus=corpus, twin=None)
+        for i in range(N_MODELS)
+        for j, corpus in enumerate(CORPORA)
+    ]
+    geometry = geometry_table(cells)
+    summaries = made.tables["claim_summary"].query("corpus_b == ''").head(len(CLAIMS))
+    claims = [summaries.assign(model=c.model, corpus=c.corpus) for c in cells]
+    tables = {
+        "geometry": geometry,
+        "claim_summary": pd.concat(claims, ignore_index=True),
+        "activations": activation_table(cells),
+        "detection": detection_table(cells),
+    }
+    return dataclasses.replace(made, cells=cells, tables=made.tables | tables, files={}, left=())
+
+
+def test_fifty_cells_fit_and_what_does_not_is_named(
+    many: RunContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = payload([many])
+    assert whole["left"] == []
+    assert len({cell["colour"] for cell in whole["cells"]}) == N_MODELS
+    assert len({cell["dark"] for cell in whole["cells"]}) == N_MODELS
+    size = len(packed(whole))
+    some = payload([many], 0.3 * size)
+    assert len(packed(some)) <= 0.3 * size
+    first = f"no-first|{CONTRAST}|{NORMS}"
+    assert all(next(iter(cell["curves"])) == first for cell in some["cells"])
+    parts = {
+        "maps of emotions": ("maps", f"no-first|{CONTRAST}"),
+        "similarity of layers": ("grids", f"no-first|{CONTRAST}"),
+        "cosines of directions": ("cosines", f"{first}|ridge"),
+        "curves at other windows, contrasts and norms": ("curves", f"all|{CONTRAST}|{NORMS}"),
+    }
+    said = {line.partition(": ")[0]: line for line in some["left"]}
+    for what, (kind, key) in parts.items():
+        out = [c for c in some["cells"] if key not in c[kind]]
+        if not out:
+            assert what not in said
+        elif len(out) == len(some["cells"]):
+            assert f"all of {len(out)} cells" in said[what]
+        else:
+            named = f"from {out[0]['model']}@{out[0]['corpus']} on, {len(out)} of 50 cells"
+            assert named in said[what]
+    assert "maps of emotions at other windows, contrasts and norms" in said
+    rest = len(build_page([many]).encode()) - size
+    limit = rest + int(0.3 * size)
+    monkeypatch.setattr("analysis.report.page.PAGE_BYTES", limit)
+    page = build_page([many])
+    assert len(page.encode()) <= limit + 4000
+    assert "it leaves out:" in page
+    assert "tables/geometry.csv has them" in page
+
+
+def test_stories_are_fewer_where_they_do_not_fit(
+    run: RunContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.report.page.STORIES_BYTES", 1500)
+    page = build_page([run])
+    held = json.loads(unpacked(page, "stories-0"))
+    n = max(map(len, held["by"].values()))
+    assert n < 2
+    assert held["all"] == 400
+    assert f"stories: all but {n} of each emotion" in page
+
+
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 NEEDED = os.environ.get("EMOVEC_TEST_BROWSER") == "1"
 PHONE = {
@@ -463,6 +539,33 @@ def test_the_page_works_from_disk(browser: Any, page: str, run: RunContent, tmp_
     assert [url for url in asked if not url.startswith(("file:///", "data:", "blob:"))] == []
     complaints = [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
     assert complaints == []
+
+
+def test_a_page_of_fifty_cells_can_be_used(browser: Any, many: RunContent, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    content = build_page([many])
+    assert len(content.encode()) < 15e6
+    file = tmp_path / "index.html"
+    file.write_text(content)
+    browser.get(file.as_uri())
+    WebDriverWait(browser, 120).until(
+        lambda b: b.execute_script("return document.documentElement.dataset.ready === 'yes'")
+    )
+    rows = plotted(browser, "overview-plot")[0]["z"]
+    assert len(rows) == 2 * N_MODELS
+    Select(browser.find_element(By.ID, "cell")).select_by_visible_text("model-7@tales")
+    assert "model-7@tales" in browser.find_element(By.ID, "map-says").text
+    drawn = {t["name"] for t in plotted(browser, "depth-plot") if "@" in str(t.get("name"))}
+    assert drawn == {"model-7@stories", "model-7@tales"}
+    search = browser.find_element(By.CSS_SELECTOR, "#found input.find")
+    search.send_keys("model-7 reads")
+    shown = "return [...document.querySelectorAll('#found details')].filter((d) => !d.hidden)"
+    assert browser.execute_script(f"{shown}.length") == 1
+    root = "document.documentElement"
+    assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
 
 
 def test_a_port_that_the_page_would_have_to_ask_hears_nothing(

@@ -18,7 +18,7 @@ const CHOICES = [["window", "windows"], ["contrast", "contrasts"], ["norms", "no
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
 
 let data, corpora, stories = {};
-const state = { window: null, contrast: null, norms: null, cell: 0, layer: 0, grid: "cka", emotion: null };
+const state = { window: null, contrast: null, norms: null, cell: 0, layer: 0, grid: "cka", emotion: null, beside: 0 };
 
 async function unpacked(id) {
   const bytes = Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
@@ -45,13 +45,16 @@ const several = () => new Set(data.cells.map((c) => c.run)).size > 1;
 const nameOf = (c) => (several() ? `${c.run}: ` : "") + `${c.model}@${c.corpus}`;
 const layerAt = (c) => c.layers[state.layer];
 const layerName = (layer) => (layer < 0 ? "embedding" : `layer ${layer}`);
-// In the dark a colour is mixed with white, and black becomes nearly white.
-function lineColour(c) {
-  if (!isDark()) return c.colour;
-  const mixed = (i) => Math.round(parseInt(c.colour.slice(i, i + 2), 16) * 0.65 + 255 * 0.35);
-  if (c.colour === "#000000") return "#e6e6e6";
-  return `#${[1, 3, 5].map((i) => mixed(i).toString(16).padStart(2, "0")).join("")}`;
+const lineColour = (c) => (isDark() ? c.dark : c.colour);
+const MANY = 12;  // cells that fit into one plot of curves
+const BESIDES = ["all cells", "cells of its model", "cells of its corpus", "nothing"];
+function isBeside(c) {
+  const own = cell();
+  if (c === own) return true;
+  if (c.twin && !$("with-random").checked) return false;
+  return [true, c.run === own.run && c.model === own.model, c.run === own.run && c.corpus === own.corpus, false][state.beside];
 }
+const nothing = () => (data.left.length ? "nothing at this choice; what the page leaves out is listed under Tables" : "nothing at this choice");
 
 function layout(more) {
   const ink = colourOf("--ink"), line = colourOf("--line");
@@ -83,7 +86,7 @@ function missing(plot, what) {
 }
 
 function drawDepth() {
-  const traces = [], absent = [], narrow = isNarrow(), all = $("with-random").checked;
+  const traces = [], absent = [], narrow = isNarrow();
   ["valence", "arousal"].forEach((axis, panel) => {
     const at = panel ? { xaxis: "x2", yaxis: "y2" } : { xaxis: "x", yaxis: "y" };
     const own = cell(), mine = own.curves[wayOf()];
@@ -111,7 +114,7 @@ function drawDepth() {
     }
     data.cells.forEach((c, index) => {
       const curve = c.curves[wayOf()];
-      if (c.twin && !all && index !== state.cell) return;
+      if (!isBeside(c)) return;
       if (!curve) {
         if (!panel) absent.push(nameOf(c));
         return;
@@ -140,7 +143,7 @@ function drawDepth() {
     });
   });
   const choice = `window ${state.window}, contrast ${state.contrast}, norms ${state.norms}`;
-  $("depth-says").textContent = absent.length ? `Not drawn, since they were not made with ${choice}: ${absent.join(", ")}.` : "";
+  $("depth-says").textContent = absent.length ? `Not drawn, since they were not made with ${choice}${data.left.length ? " or this page leaves them out" : ""}: ${absent.join(", ")}.` : "";
   if (!traces.length) return missing($("depth-plot"), "no cell has this choice");
   const r = { range: [0, 1.02], dtick: 0.2 }, depth = { range: [-0.02, 1.02], title: { text: "depth (layer / layers)" } };
   const norms = plain(state.norms);
@@ -164,11 +167,48 @@ function unbroken(layers, there) {
   return runs;
 }
 
+// A row for each cell: |r| with valence at the block that holds each hundredth of the depth.
+function drawOverview() {
+  const plot = $("overview-plot"), n = 100, here = data.cells.map((_, i) => i)
+    .filter((i) => data.cells[i].curves[wayOf()] && (!data.cells[i].twin || $("with-random").checked));
+  if (!here.length) return missing(plot, nothing());
+  const blockAt = (c, x) => c.depth.reduce((last, d, i) => (c.layers[i] >= 0 && d <= x + 1e-9 ? i : last), c.layers.findIndex((l) => l >= 0));
+  const x = Array.from({ length: n }, (_, k) => (k + 0.5) / n), peaks = { x: [], y: [] };
+  const at = here.map((i) => x.map((v) => [i, blockAt(data.cells[i], v)]));
+  const r = (i, layer) => data.cells[i].curves[wayOf()].valence.r[layer];
+  here.forEach((i, row) => {
+    const c = data.cells[i], best = bestLayer(c);
+    if (r(i, best) === null) return;
+    const own = x.filter((_, k) => at[row][k][1] === best);
+    peaks.x.push(own.length ? own[Math.floor(own.length / 2)] : c.depth[best]);
+    peaks.y.push(row);
+  });
+  const short = (text) => (isNarrow() && text.length > 20 ? `${text.slice(0, 19)}…` : text);
+  plot.style.height = `${110 + 17 * here.length}px`;
+  Plotly.react(plot, [{
+    type: "heatmap", x, y: here.map((_, row) => row), z: at.map((row) => row.map(([i, layer]) => r(i, layer))), zmin: 0, zmax: 1,
+    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: 150, y: 1, yanchor: "top" },
+    text: at.map((row) => row.map(([i, layer]) => `${plain(nameOf(data.cells[i]))}<br>layer ${data.cells[i].layers[layer]}: |r| = ${decimal(r(i, layer))}`)),
+    hovertemplate: "%{text}<extra></extra>",
+  }, {
+    ...peaks, mode: "markers", hoverinfo: "skip", showlegend: false,
+    marker: { size: 7, color: "#d55e00", line: { width: 1, color: "#fff" } },
+  }], layout({
+    xaxis: { range: [0, 1], title: { text: "depth (layer / layers)" }, showgrid: false, zeroline: false },
+    yaxis: {
+      range: [here.length - 0.5, -0.5], tickvals: here.map((_, row) => row), ticktext: here.map((i) => plain(short(nameOf(data.cells[i])))),
+      tickfont: { size: 10 }, showgrid: false, zeroline: false,
+    },
+    margin: { l: 50, r: 15, t: 10, b: 45 }, dragmode: false,
+  }), CONFIG);
+  return undefined;
+}
+
 function drawActivations() {
   const traces = [], narrow = isNarrow();
   for (const [panel, key] of [[0, "ratio"], [1, "dimensions"]]) {
     data.cells.forEach((c, index) => {
-      if (c.twin && !$("with-random").checked) return;
+      if (!isBeside(c)) return;
       const where = c.layers.map((_, i) => i).filter((i) => c.layers[i] >= 0);
       traces.push({
         xaxis: panel ? "x2" : "x", yaxis: panel ? "y2" : "y", mode: "lines+markers",
@@ -197,8 +237,8 @@ function drawMap() {
   const at = maps && signs && maps[state.layer];
   const named = `${nameOf(c)}, ${layerName(layerAt(c))}`;
   if (!at) {
-    $("map-says").textContent = `${named}: nothing at this choice.`;
-    return missing(plot, "nothing at this choice");
+    $("map-says").textContent = `${named}: ${nothing()}.`;
+    return missing(plot, nothing());
   }
   const [largest, one, two, shares] = at, sign = signs[state.layer];
   const bands = c.bands[state.norms] || c.emotions.map(() => null);
@@ -249,7 +289,7 @@ function roomy(plot, names, x, y) {
 function drawGrid() {
   const c = cell(), plot = $("grid-plot"), [kind, estimator] = state.grid.split("|");
   const rows = kind === "direction" ? c.cosines[`${wayOf()}|${estimator}`] : (c.grids[way()] || {})[kind];
-  if (!rows) return missing(plot, "nothing at this choice");
+  if (!rows) return missing(plot, nothing());
   const n = rows.length, layers = c.layers.filter((i) => i >= 0);
   const z = rows.map((_, i) => layers.map((_, j) => cut(rows[Math.min(i, j)][Math.abs(i - j)])));
   const step = Math.ceil(n / 12), at = layers.map((_, i) => i).filter((i) => i % step === 0);
@@ -318,7 +358,7 @@ function choose(change) {
   const only = (...some) => keys.length > 0 && keys.every((key) => some.includes(key));
   if (only("emotion")) { drawMap(); return showStories(); }
   if (only("grid")) return drawGrid();
-  if (!only("layer")) { drawGrid(); showStories(); }
+  if (!only("layer")) { drawGrid(); showStories(); drawOverview(); drawActivations(); }
   drawDepth();
   return drawMap();
 }
@@ -349,21 +389,36 @@ async function start() {
     const kinds = [...Object.keys(GRIDS), ...cell().estimators.map((e) => `direction|${e}`)];
     choose({ grid: kinds[Number(event.target.value)] });
   });
-  $("with-random").addEventListener("change", () => { drawDepth(); drawActivations(); });
+  state.beside = data.cells.length > MANY ? 1 : 0;
+  fill($("beside"), BESIDES, BESIDES[state.beside]);
+  $("beside").addEventListener("change", (event) => choose({ beside: Number(event.target.value) }));
+  $("with-random").addEventListener("change", () => { drawDepth(); drawActivations(); drawOverview(); });
+  for (const input of document.querySelectorAll("input.find")) input.addEventListener("input", () => find(input));
   $("with-names").addEventListener("change", drawMap);
   $("choices").addEventListener("submit", (event) => event.preventDefault());
   for (const button of document.querySelectorAll("button.file")) button.addEventListener("click", () => save(button));
-  const redraw = () => { drawDepth(); drawActivations(); drawMap(); drawGrid(); };
+  const redraw = () => { drawOverview(); drawDepth(); drawActivations(); drawMap(); drawGrid(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("(max-width: 44rem)").addEventListener("change", redraw);
   choose({ cell: 0, layer: state.layer });
-  drawActivations();
+  $("overview-plot").on("plotly_click", (event) => {
+    const [index, layer] = event.points[0].customdata || [];
+    if (index !== undefined) choose({ cell: index, layer });
+  });
   $("depth-plot").on("plotly_click", (event) => {
     const [index, layer] = event.points[0].customdata || [];
     if (index !== undefined) choose({ cell: index, layer });
   });
   $("map-plot").on("plotly_click", (event) => choose({ emotion: event.points[0].customdata }));
   document.documentElement.dataset.ready = "yes";
+}
+
+// Shows what has the text that is looked for, and says how much that is.
+function find(input) {
+  const wanted = input.value.trim().toLowerCase(), all = [...document.querySelectorAll(input.dataset.of)];
+  for (const one of all) one.hidden = !one.textContent.toLowerCase().includes(wanted);
+  const shown = all.filter((one) => !one.hidden).length;
+  input.closest("p").querySelector("[role=status]").textContent = wanted ? `${shown} of ${all.length}` : "";
 }
 
 async function save(button) {

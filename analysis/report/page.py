@@ -7,6 +7,8 @@ and the page's own policy allows its own scripts and no request at all.
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ from analysis.verdicts import Verdict
 
 HERE = Path(__file__).parent
 PARTS = ("page.html", "page.css", "page.js")
+
+PAGE_BYTES = 15_000_000
+"""What a page has at most: what moves on it gets what the rest leaves."""
+
+STORIES_BYTES = 2_500_000
+"""Packed stories that a page carries."""
+
+MANY = 16
+"""Of more cells or pairs, cards are folded by model and claims have one bar."""
 
 STATISTICS = {
     "n_emotions": "emotions",
@@ -54,13 +65,14 @@ def build_page(runs: list[RunContent]) -> str:
     environment.filters["visible"] = visible
     css, script, plotly = *((HERE / part).read_text() for part in PARTS[1:]), get_plotlyjs()
     scripts = [plotly, script]
-    return environment.get_template(PARTS[0]).render(
+    stories, fewer = _fitting_stories(runs)
+    page = functools.partial(
+        environment.get_template(PARTS[0]).render,
         title=" and ".join(run.name for run in runs),
         policy=policy(scripts),
         css=css,
         scripts=scripts,
-        data=packed(visible_in(payload(runs))),
-        stories=[packed(visible_in(_stories(c))) for run in runs for c in run.corpora],
+        stories=stories,
         names=packed([[run.name, c.name] for run in runs for c in run.corpora]),
         files=[
             (run.name, name, _size(len(content)), packed_bytes(content))
@@ -70,16 +82,41 @@ def build_page(runs: list[RunContent]) -> str:
         runs=[_shown(run) for run in runs],
         claims=_claims(runs),
         numbered=_cell_names(runs),
+        many=MANY,
+        page_megabytes=PAGE_BYTES // 1_000_000,
         samples=_samples,
         sources=citations(runs),
     )
+    rest = len(page(data="", absent=fewer).encode())
+    data = payload(runs, PAGE_BYTES - rest)
+    return page(data=packed(visible_in(data)), absent=[*fewer, *data["left"]])
 
 
-def _stories(corpus: CorpusContent) -> dict[str, Any]:
+def _fitting_stories(runs: list[RunContent]) -> tuple[list[str], list[str]]:
+    """Return each corpus' stories, packed, as many of each emotion as fit, and what is left."""
+    corpora = [corpus for run in runs for corpus in run.corpora]
+    most = max(
+        (n for c in corpora for n in Counter(s.emotion for s in c.stories).values()), default=0
+    )
+    for n in range(most, -1, -1):
+        stories = [packed(visible_in(_stories(corpus, n))) for corpus in corpora]
+        if sum(map(len, stories)) <= STORIES_BYTES:
+            break
+    if n == most:
+        return stories, []
+    left = f"stories: all but {n} of each emotion; corpora/<corpus>/stories.parquet has them"
+    return stories, [left]
+
+
+def _stories(corpus: CorpusContent, most: int) -> dict[str, Any]:
+    """Return the first `most` stories of each emotion, and how many there are in all."""
     by_emotion: dict[str, list[list[str]]] = {}
     for story in corpus.stories:
-        by_emotion.setdefault(story.emotion, []).append([story.topic, story.text])
-    return {"shown": len(corpus.stories), "all": corpus.n_stories, "by": by_emotion}
+        own = by_emotion.setdefault(story.emotion, [])
+        if len(own) < most:
+            own.append([story.topic, story.text])
+    shown = sum(map(len, by_emotion.values()))
+    return {"shown": shown, "all": corpus.n_stories, "by": by_emotion}
 
 
 def _shown(run: RunContent) -> dict[str, Any]:
@@ -97,12 +134,21 @@ def _shown(run: RunContent) -> dict[str, Any]:
     return {
         "name": run.name,
         "said": said,
+        "models": _by_model(said[1:]) if len(said) > MANY else [],
         "statistics": _statistics(tables["corpora"]),
         "corpora": run.corpora,
         "methods": methods(run),
         "left": run.left,
         "steering": shown_steering(run),
     }
+
+
+def _by_model(said: list[Said]) -> list[tuple[str, list[Said]]]:
+    """Return what is said of each model's cells and pairs, in the order of the models."""
+    found: dict[str, list[Said]] = {}
+    for each in said:
+        found.setdefault(each.model, []).append(each)
+    return list(found.items())
 
 
 def _samples(corpus: CorpusContent) -> list[Story]:
@@ -143,6 +189,12 @@ def _cell_names(runs: list[RunContent]) -> list[str]:
     return [prefix.format(run=run, model=c.model, corpus=c.corpus) for run, c in shown]
 
 
+def _one_bar(bars: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one bar for many: the verdicts of all of them."""
+    counts = {v.value: sum(bar["counts"].get(v.value, 0) for bar in bars) for v in Verdict}
+    return {"counts": counts, "said": f"all {len(bars)} cells or pairs together"}
+
+
 def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
     """Return each claim with what becomes of it in every cell and pair."""
     found = []
@@ -178,5 +230,6 @@ def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
                         "said": f"{row['model']}, {rows[-1]['corpora']}: {row['summary']}",
                     }
                 )
-        found.append({"claim": claim, "rows": rows, "bars": bars})
+        many = len(bars) > MANY
+        found.append({"claim": claim, "rows": rows, "bars": [_one_bar(bars)] if many else bars})
     return found

@@ -32,10 +32,12 @@ class Said:
     Attributes:
         about: the cell.
         sentences: what was found.
+        model: that reads, "" where it is about all.
     """
 
     about: str
     sentences: tuple[str, ...]
+    model: str = ""
 
 
 def summary(
@@ -86,11 +88,11 @@ def summary(
         sentences += _detected(detection[detection["window"] == window], model, corpus)
         own = claims[(claims["model"] == model) & (claims["corpus"] == corpus)]
         sentences += _verdicts(own[own["corpus_b"] == ""])
-        found.append(Said(f"{model} reads {corpus}", tuple(sentences)))
+        found.append(Said(f"{model} reads {corpus}", tuple(sentences), model))
     pairs = claims[claims["corpus_b"] != ""]
     for (model, a, b), rows in pairs.groupby(KEYS, sort=False):
         if (model, a) not in baselines:
-            found.append(Said(f"{model}: {a} against {b}", tuple(_verdicts(rows))))
+            found.append(Said(f"{model}: {a} against {b}", tuple(_verdicts(rows)), model))
     return found
 
 
