@@ -104,8 +104,8 @@ def _fitting_stories(runs: list[RunContent]) -> tuple[list[str], list[str]]:
             break
     if n == most:
         return stories, []
-    left = f"stories: all but {n} of each emotion; corpora/<corpus>/stories.parquet has them"
-    return stories, [left]
+    left = f"stories: all but the first {n} of each emotion"
+    return stories, [f"{left}; corpora/<corpus>/stories.parquet has them"]
 
 
 def _stories(corpus: CorpusContent, most: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def summary(
     pairs = claims[claims["corpus_b"] != ""]
     for (model, a, b), rows in pairs.groupby(KEYS, sort=False):
         if (model, a) not in baselines:
-            found.append(Said(f"{model}: {a} against {b}", tuple(_verdicts(rows)), model))
+            found.append(Said(f"{model}: {a} against {b}", tuple(_verdicts(rows)), str(model)))
     return found
 
 
