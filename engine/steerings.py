@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from analysis.contrasts import emotion_names
 from analysis.directions import MIN_RATED
@@ -30,11 +29,11 @@ from engine.steering.conditions import (
 from engine.steering.jobs import conditions_of
 from manifests.errors import InputError
 from manifests.resolve import known_names
-from store.atomic import written_whole
 from store.corpus import iter_texts
 from store.fingerprint import file_digest, fingerprint
 from store.journal import journal_fingerprint
 from store.residuals import open_residuals
+from store.vectors import write_tensors
 
 POOR = 0.3
 """An r with emotions that a direction never saw, below which a person is told."""
@@ -139,10 +138,9 @@ def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:
         **dict(zip(mixture_names(spec), found.mixtures, strict=True)),
     }
     file = layout.steering_directions(stage.name)
-    with written_whole(file) as partial:
-        tensors = {tensor_name(name): rows_LD for name, rows_LD in rows.items()}
-        held = {f"{HELD_OUT}{axis}": r_L for axis, r_L in found.held_out.items()}
-        save_file({**tensors, **held, "layer": np.array(blocks)}, partial)
+    tensors = {tensor_name(name): rows_LD for name, rows_LD in rows.items()}
+    held = {f"{HELD_OUT}{axis}": r_L for axis, r_L in found.held_out.items()}
+    write_tensors(file, {**tensors, **held, "layer": np.array(blocks)})
     origin = fingerprint(made_from(stage, ledger.inputs(stage)))
     _claim_journal(ledger, stage, origin)
     job = {

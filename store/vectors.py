@@ -10,10 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store.atomic import folder_written_whole
+from store.atomic import folder_written_whole, written_whole
 
 FORMAT = "emovec vectors"
 TENSORS, FACTS, CARD = "vectors.safetensors", "vectors.json", "README.md"
+
+
+def write_tensors(
+    file: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file whole.
+
+    Arrays are laid out anew where they are views: the library writes the memory that they view.
+    """
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    with written_whole(file) as partial:
+        save_file(whole, partial, metadata=metadata)
 
 
 def write_vectors(
@@ -28,12 +42,9 @@ def write_vectors(
             of several differs from one process to the next.
         card: Markdown.
     """
-    from safetensors.numpy import save_file
-
     text = json.dumps({"format": FORMAT, **facts}, ensure_ascii=False, allow_nan=False, indent=1)
-    whole = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     with folder_written_whole(folder) as partial:
-        save_file(whole, partial / TENSORS, metadata={"emovec": text})
+        write_tensors(partial / TENSORS, tensors, {"emovec": text})
         (partial / FACTS).write_text(text + "\n", encoding="utf-8", newline="\n")
         (partial / CARD).write_text(card, encoding="utf-8", newline="\n")
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from safetensors.numpy import load_file
 
 from manifests import InputError
 from manifests.resolve import Importing
@@ -29,6 +30,7 @@ from store.journal_lines import blanked, mended
 from store.lock import RunLocked, run_lock
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
 from store.shards import missing_shards, n_shards, shard_span, shard_texts
+from store.vectors import write_tensors
 
 
 def texts(n: int) -> list[Text]:
@@ -485,3 +487,13 @@ def test_a_shard_written_twice_is_the_same_file(small_store: tuple[Path, np.ndar
     assert file.read_bytes() == first
     with pytest.raises(ValueError, match="holds 2 texts, not 4"):
         write_shard(folder, 2, block_of(values, range(4)))
+
+
+def test_tensors_that_are_views_are_written_as_they_read(tmp_path: Path) -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    views = {"column": x[0, :, 1], "turned": x.transpose(2, 0, 1), "whole": x}
+    write_tensors(tmp_path / "x.safetensors", views)
+    found = load_file(tmp_path / "x.safetensors")
+    for name, values in views.items():
+        assert (found[name] == values).all(), name
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
