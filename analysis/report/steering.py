@@ -79,7 +79,7 @@ def steering_sentences(steering: SteeringContent, model: str, corpus: str) -> li
             continue
         moves = rows[rows["p_corrected"] < SIGNIFICANT]
         random = rows[rows["random_p"] < SIGNIFICANT]
-        own = ", its own word left out," if measure == "log_odds" else ""
+        own = ", their own words left out," if measure == "log_odds" else ""
         said.append(
             f"Of {len(rows)} directions and layers, {len(moves)} move the log-odds of {name}{own} "
             "by more than random directions and random mixtures of the emotions' vectors do "
@@ -118,29 +118,38 @@ def _transferred(direction: str, strength: float, rows: pd.DataFrame, reached: p
     rho = works["rho"]
     return said + (
         f"at {len(works)} of {len(reached)} layers the layer's own direction does more than random "
-        f"ones (p < {SIGNIFICANT:g}, uncorrected). There others do, as a share of its effect at "
-        f"the median, {_distances(rows[rows['layer'].isin(works['layer'])])}. Effects follow the "
+        f"ones (p < {SIGNIFICANT:g}, uncorrected). There, as a share of its effect at the median, "
+        f"{_distances(rows[rows['layer'].isin(works['layer'])])}. Effects follow the "
         f"cosine of the two directions with a median rho of {rho.median():.2f} within a layer "
         f"({rho.min():.2f} to {rho.max():.2f})."
     )
 
 
 def _distances(rows: pd.DataFrame) -> str:
-    """Say what share of the layer's own direction's effect is left at some distances."""
-    distance = (rows["source_layer"] - rows["layer"]).abs()
-    parts = []
-    for low, high, name in DISTANCES:
-        found = rows[(distance >= low) & (distance <= high)]["relative"]
-        if len(found):
-            parts.append(f"{found.median():.2f} from {name} away")
-    return ", ".join(parts)
+    """Say what is left of the effect at some distances, of directions of earlier and later layers.
+
+    The two differ: a direction may work where the stream has not come to it yet, and not behind.
+    """
+    found = []
+    for name, distance in (
+        ("earlier", rows["layer"] - rows["source_layer"]),
+        ("later", rows["source_layer"] - rows["layer"]),
+    ):
+        parts = []
+        for low, high, far in DISTANCES:
+            there = rows[(distance >= low) & (distance <= high)]["relative"]
+            if len(there):
+                parts.append(f"{there.median():.2f} ({far} away)")
+        if parts:
+            found.append(f"directions found {name} do {', '.join(parts)}")
+    return "; ".join(found)
 
 
 DISTANCES = (
     (1, 1, "a block"),
     (2, 4, "2 to 4 blocks"),
     (5, 9, "5 to 9"),
-    (10, np.inf, "10 and more"),
+    (10, np.inf, "10 or more"),
 )
 
 
