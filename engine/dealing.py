@@ -3,8 +3,9 @@
 A worker gets shards of the model that it holds while there are any, then those of a model that
 nobody holds, then those of the model with most left. Each has two shards in hand, so that it reads
 one while it writes another; no more are handed out, so that a worker that dies takes only its own
-along, and one that comes late finds work. Who does a dead worker's shards is up to Dask; what a
-worker that is about to die gives back as failed is dealt again.
+along, and one that comes late finds work. The shards of a worker that is gone are dealt again from
+here, as is what a worker that is about to die gives back as failed: Dask, told that others may do
+it too, leaves a task where its worker was if nobody else was there at that moment.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ PATIENCE_SECONDS = 300.0
 """How long workers of this machine may all be gone: those that died are started again."""
 
 
+DEATHS = {True: 1000, False: 3}
+"""Workers that may be gone with a shard in hand, on a cluster (jobs end for reasons of their own)
+and on this machine."""
+
 TRIES = 3
 """How often a shard is dealt whose model's process died on a cluster."""
 
@@ -37,6 +42,10 @@ REST_SECONDS = 15.0
 
 class NoWorkers(Exception):
     """Nobody is there to read, and nobody will come."""
+
+
+class WorkersGone(Exception):
+    """Too many workers were gone, one after another, that had a shard in hand."""
 
 
 class Reading(Protocol):
@@ -75,6 +84,7 @@ class Dealer:
         self._holds: dict[str, str] = {}
         self._rests: dict[str, float] = {}
         self._crashes: Counter[tuple[Reading, int]] = Counter()
+        self._deaths: Counter[tuple[Reading, int]] = Counter()
 
     def deal(self, tell: Callable[[str], None]) -> None:
         """Have everything read.
@@ -91,6 +101,7 @@ class Dealer:
             while self._waiting or self._shards or self._running:
                 self._workers.require_there()
                 there, now = self._workers.fit(), time.monotonic()
+                self._take_back(set(self._workers.addresses()))
                 self._hand_out([w for w in there if self._rests.get(w, 0.0) <= now], set(there))
                 if there:
                     alone_since, told = now, False
@@ -122,13 +133,29 @@ class Dealer:
                 self._holds[worker] = reading.holds
                 work, *arguments = reading.task(shard)
                 future = self._workers.submit(
-                    work,
-                    *arguments,
-                    resources=HALF_SLOT,
-                    workers=[worker],
-                    allow_other_workers=True,
+                    work, *arguments, resources=HALF_SLOT, workers=[worker]
                 )
                 self._running[future] = (reading, shard, worker)
+
+    def _take_back(self, there: set[str]) -> None:
+        """Put the shards of workers that are gone back to those that are to be dealt."""
+        gone = [
+            future
+            for future, (_, _, worker) in self._running.items()
+            if worker not in there and not future.done()
+        ]
+        self._workers.client.cancel(gone)
+        for future in gone:
+            if future not in self._running:  # let go of with another shard of its cell
+                continue
+            reading, shard, _ = self._running.pop(future)
+            self._deaths[reading, shard] += 1
+            if self._deaths[reading, shard] <= DEATHS[self._workers.lasting]:
+                self._shards.setdefault(reading, []).append(shard)
+            else:
+                deaths = self._deaths[reading, shard]
+                what = f"{deaths} workers died one after another that had shard {shard} in hand"
+                self._give_up(reading, WorkersGone(what))
 
     def _next(self, worker: str, there: set[str]) -> tuple[Reading, int] | None:
         """Return the shard that a worker should read next, None where none is left."""
@@ -176,17 +203,21 @@ class Dealer:
             if self._again(reading, shard, worker, error):
                 self._shards.setdefault(reading, []).append(shard)
                 return
-            reading.fail(error)
-            self._shards.pop(reading, None)
-            mine = [other for other, (cell, _, _) in self._running.items() if cell is reading]
-            self._workers.client.cancel(mine)
-            for other in mine:
-                del self._running[other]
+            self._give_up(reading, error)
             return
         if reading not in self._shards and not any(
             cell is reading for cell, _, _ in self._running.values()
         ):
             self._end(reading)
+
+    def _give_up(self, reading: Reading, error: Exception) -> None:
+        """Let a cell fail, and let go of all its shards."""
+        reading.fail(error)
+        self._shards.pop(reading, None)
+        mine = [other for other, (cell, _, _) in self._running.items() if cell is reading]
+        self._workers.client.cancel(mine)
+        for other in mine:
+            del self._running[other]
 
     def _again(self, reading: Reading, shard: int, worker: str, error: Exception) -> bool:
         """Tell whether a shard that failed is to be dealt again, to somebody else."""

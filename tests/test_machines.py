@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ import yaml
 from engine.dealing import Dealer
 from engine.device import take_share
 from engine.machines.local import local_cluster
-from engine.machines.workers import new_run
+from engine.machines.workers import Workers, new_run
 from engine.plan import TABLES
 from store.shards import missing_shards
 from tests.slurm import PARTITION, Slurm, missing, slurm_cluster
@@ -375,6 +376,55 @@ def test_shards_that_fail_together_fail_their_cell_alone() -> None:
         Dealer(workers, cells).deal(print)
     assert [len(cell.failures) for cell in cells] == [1, 1]
     assert all(isinstance(cell.failures[0], TypeError) for cell in cells)
+
+
+class Slow:
+    """A cell whose shards take some seconds each."""
+
+    holds = "nothing"
+
+    def __init__(self) -> None:
+        self.taken, self.ended = 0, False
+
+    def begin(self) -> list[int]:
+        return [0, 1, 2]
+
+    def task(self, shard: int) -> tuple[Any, ...]:
+        return time.sleep, 2.0
+
+    def take(self, figures: object) -> None:
+        self.taken += 1
+
+    def end(self) -> None:
+        self.ended = True
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+@pytest.mark.parametrize("how", ["retired", "killed"])
+def test_what_the_only_worker_had_in_hand_is_done_by_the_next(how: str) -> None:
+    """A job that ends at its time limit hands its work back while nobody else is there."""
+    from distributed import Client, LocalCluster
+
+    settings = {"threads_per_worker": 2, "resources": {"model": 1}, "dashboard_address": None}
+    with LocalCluster(n_workers=1, **settings) as cluster, Client(cluster) as client:
+        cell, workers = Slow(), Workers(client, new_run(()), lambda event: None, lasting=True)
+        dealing = threading.Thread(target=Dealer(workers, [cell]).deal, args=[print], daemon=True)
+        dealing.start()
+        (first,) = workers.addresses()
+        while not any(client.processing().values()):
+            time.sleep(0.1)
+        if how == "killed":
+            os.kill(client.run(os.getpid)[first], signal.SIGKILL)
+        else:
+            cluster.scale(0)
+            while workers.addresses():
+                time.sleep(0.1)
+            cluster.scale(1)
+        dealing.join(timeout=90)
+        assert not dealing.is_alive()
+    assert (cell.taken, cell.ended) == (3, True)
 
 
 @pytest.mark.slow
