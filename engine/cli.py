@@ -6,8 +6,10 @@ Exit 0 done, 1 failed, 2 bad input, 130 interrupted and resumable by the same co
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -69,6 +71,9 @@ EveryStage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 RUNS = "runs"
 INTERRUPTED = 130
+AGAIN_SECONDS = 0.5
+_over = threading.Event()
+"""Set when there is nothing left to interrupt."""
 
 
 @app.command()
@@ -577,7 +582,24 @@ def _console() -> Console:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    again = threading.Timer(AGAIN_SECONDS, _insist, [signum])
+    again.daemon = True
+    again.start()
     raise KeyboardInterrupt
+
+
+def _insist(signum: int) -> None:
+    """Interrupt again where the first time was swallowed, as by a bare `except` of a library.
+
+    While things are brought to their end, the interruption is what they are ended by: it is the
+    exception that is handled, or lies behind that.
+    """
+    found: Any = sys._current_exceptions().get(threading.main_thread().ident)
+    ending = found[1] if isinstance(found, tuple) else found  # until Python 3.12
+    while ending is not None and not isinstance(ending, KeyboardInterrupt):
+        ending = ending.__context__
+    if ending is None and not _over.is_set():
+        os.kill(os.getpid(), signum)
 
 
 def main() -> None:
@@ -585,12 +607,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        code = app(standalone_mode=False)  # typer turns an interruption into code 130
+        code = app(standalone_mode=False)  # typer turns an interruption into code 130, if it can
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except Exception as error:
         known = _known_error(error)
         if known is None:
             raise
         _die(*known)
+    finally:
+        _over.set()
     if code == INTERRUPTED:
         _die("interrupted; the same command goes on from here", code)
     sys.exit(code)

@@ -168,7 +168,7 @@ COMMANDS = {
     "a name too long": (["{}/" + "x" * 300], "File name too long"),
     "laughs": (["{}/laughs.yaml"], "laughs.yaml:2: aliases are not read"),
     "an option": (["{}/m.yaml", "--nothing"], "No such option"),
-    "two manifests": (["{}/m.yaml", "{}/m.yaml"], "unexpected extra argument"),
+    "a manifest twice": (["{}/m.yaml", "{}/m.yaml"], "runs need two names"),
     "a store of no kind": (["{}/m.yaml", "--root", "ftp://a/b"], "is not an address"),
     "a store outside": (["{}/m.yaml", "--root", "s3://bucket/../../x"], "is not an address"),
     "keys in an address": (

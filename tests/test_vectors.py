@@ -291,7 +291,7 @@ def test_the_cards_lines_add_what_steering_adds_to_that_blocks_output(
     with torch.no_grad():
         model(input_ids=ids)
     cell = open_cell(Layout(run[1], "study").run, "tiny@own").load()
-    direction = steering_directions(cell, ["happy"], np.empty((0, 2)), [0, 1, 2])["happy"][1]
+    direction = steering_directions(cell, ["happy"], np.empty((0, 2)), [0, 1, 2]).rows["happy"][1]
     added = torch.from_numpy(1.5 * token_norms(cell, [1])[0] * direction)
     assert torch.equal(entering[blocks[1]], before[1])
     torch.testing.assert_close(
