@@ -5,6 +5,7 @@ Exit 0 done, 1 failed, 2 bad input, 130 interrupted and resumable by the same co
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -74,6 +75,8 @@ INTERRUPTED = 130
 AGAIN_SECONDS = 0.5
 _over = threading.Event()
 """Set when there is nothing left to interrupt."""
+_interrupted = threading.Event()
+"""Set when the command leaves because it was interrupted."""
 
 
 @app.command()
@@ -604,6 +607,7 @@ def _insist(signum: int) -> None:
 
 def main() -> None:
     """Run the command line; every error a person can mend is one line, without a traceback."""
+    atexit.register(_leave)  # before all others, so that it comes last
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -620,6 +624,17 @@ def main() -> None:
     if code == INTERRUPTED:
         _die("interrupted; the same command goes on from here", code)
     sys.exit(code)
+
+
+def _leave() -> None:
+    """Leave with code 130, which Python does not where it ran a string when it was interrupted.
+
+    It takes the interruption for one that nobody handled, and ends by the signal.
+    """
+    if _interrupted.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _known_error(error: Exception) -> tuple[str, int] | None:
@@ -646,6 +661,8 @@ def _die(message: str, code: int) -> Any:
     sys.stdout.flush()
     if message:
         print(message, file=sys.stderr)
+    if code == INTERRUPTED:
+        _interrupted.set()
     sys.exit(code)
 
 

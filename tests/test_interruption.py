@@ -32,6 +32,11 @@ BODIES = {
         except:
             pass
         time.sleep(60)""",
+    "in a string that a library runs": """import ctypes
+        run = ctypes.pythonapi.PyRun_String
+        run.restype = ctypes.py_object
+        names = ctypes.py_object(dict())
+        run(b"import time\\ntime.sleep(60)", 257, names, names)""",
     "told as another error": """try:
             time.sleep(60)
         except KeyboardInterrupt:
