@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,10 +49,14 @@ BODIES = {
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("body", BODIES)
-def test_an_interruption_ends_the_command_once(body: str, how: signal.Signals) -> None:
+def test_an_interruption_ends_the_command_once(
+    body: str, how: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "interrupted.py").write_text(APP.format(body=BODIES[body]))
     process = subprocess.Popen(
-        [sys.executable, "-c", APP.format(body=BODIES[body])],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "interrupted"],  # as `python -m engine.cli`, which has its own exit
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
