@@ -141,11 +141,11 @@ def test_slurm_jobs_survive_scancel_and_give_the_bits_of_one_machine(
 
 @pytest.mark.slow
 def test_slurm_jobs_end_before_their_time_limit_and_the_next_go_on(
-    slurm: Slurm, tiny_model: Path, tmp_path: Path
+    slurm: Slurm, tmp_path: Path
 ) -> None:
     """One job at a time, of the least time there may be: several are needed, none is cut off."""
-    write_corpus_files(tmp_path, per_emotion=6000, neutral=8)
-    manifest = write_manifest(tmp_path, tiny_model)
+    write_corpus_files(tmp_path, per_emotion=5000, neutral=8)
+    manifest = write_manifest(tmp_path, make_tiny_model(tmp_path / "model", layers=24))
     profile, root = slurm_profile(tmp_path, jobs=1, time="00:04:00"), tmp_path / "runs"
     before = set(slurm.states())
     process = subprocess.Popen(
