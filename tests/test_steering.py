@@ -24,7 +24,7 @@ from analysis.contrasts import contrast
 from analysis.effect_tests import against_controls, holm, reached, transfers
 from analysis.effects import MEASURES, UNSTEERED, SteeredCell, effects, trends
 from analysis.report.content import RunContent, SteeringContent
-from analysis.report.steering import shown_steering
+from analysis.report.steering import NO_CONTROLS, shown_steering
 from analysis.steering import (
     NoDirection,
     random_directions,
@@ -507,6 +507,16 @@ def test_the_page_says_what_moves_beyond_chance_and_how_far() -> None:
     ]  # fmt: skip
     assert [base64.b64decode(picture) for _, picture in found["pictures"]] == [b"png", b"png"]
     assert shown_steering(dataclasses.replace(run, steering=None)) is None
+    without = {
+        "tests": tests.head(0),
+        "transfer": named["transfer"].assign(random_p=np.nan),
+        "reached": named["reached"].assign(random_p=np.nan),
+    }
+    steering = dataclasses.replace(content, **{**named, **without})
+    found = shown_steering(dataclasses.replace(run, steering=steering))
+    assert found is not None
+    assert found["cells"][0]["said"] == [NO_CONTROLS]
+    assert found["cells"][0]["rows"] == []
 
 
 @pytest.mark.parametrize(

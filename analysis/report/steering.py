@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.effect_tests import MIN_CONTROLS
 from analysis.effects import OTHER
 from analysis.report.content import RunContent, SteeringContent
 
@@ -29,6 +30,10 @@ COLUMNS = {
     "held-out r": "of the direction with emotions that it never saw",
 }
 SIGNIFICANT = 0.05
+NO_CONTROLS = (
+    f"No direction was held against others: that takes {MIN_CONTROLS} or more of "
+    "`steering.controls`."
+)
 
 
 def shown_steering(run: RunContent) -> dict[str, Any] | None:
@@ -69,7 +74,7 @@ def steering_sentences(steering: SteeringContent, model: str, corpus: str) -> li
         table[(table["model"] == model) & (table["corpus"] == corpus)]
         for table in (steering.tests, steering.transfer, steering.reached)
     )
-    said = []
+    said = [] if len(tests) else [NO_CONTROLS]
     for measure, name, rows in (
         ("log_odds", "positive against negative self-reports", own_words_out(tests)),
         ("preference", "pleasant against unpleasant choices",
@@ -93,7 +98,7 @@ def steering_sentences(steering: SteeringContent, model: str, corpus: str) -> li
             & (reached["direction"] == direction)
             & (reached["strength"] == strength)
         ]
-        if at.empty:
+        if at["random_p"].isna().all():  # also where there is no layer
             continue
         said.append(_transferred(str(direction), float(str(strength)), rows, at))
     return said

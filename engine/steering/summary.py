@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.report.steering import own_words_out
+from analysis.report.steering import NO_CONTROLS, own_words_out
 from store.layout import Layout
 
 COLUMNS = (
@@ -29,6 +29,8 @@ def print_steering(console: Console, layout: Layout) -> None:
     tests = pd.read_csv(
         layout.tables / "steering_tests.csv", keep_default_na=False, na_values="nan"
     )
+    if tests.empty:
+        console.print(f"\n{NO_CONTROLS}")
     for (model, corpus), cell in tests.groupby(["model", "corpus"], sort=False):
         strengths = ", ".join(f"{value:g}" for value in sorted(cell["strength"].unique()))
         console.print(
