@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from scipy.stats import linregress, ttest_1samp
 
 from analysis.contrasts import contrast
-from analysis.effect_tests import against_controls, holm, reached, transfers
+from analysis.effect_tests import against_controls, effect_tables, holm, reached, transfers
 from analysis.effects import MEASURES, UNSTEERED, SteeredCell, effects, trends
 from analysis.report.content import RunContent, SteeringContent
 from analysis.report.steering import NO_CONTROLS, shown_steering
@@ -606,3 +606,11 @@ def test_a_text_that_the_model_has_no_room_for_is_refused_before_any_is_written(
         "steering.max_new_tokens (2000) are more than the context of 'tiny' (1024)" in done.stdout
     )
     assert not list(read_journal(Layout(steered / "runs", "study").steering(CELL)))
+
+
+def test_tables_of_steering_without_controls_or_transfer_are_empty_and_whole() -> None:
+    made = effect_tables([cell_of(rows_of(np.random.default_rng(0), slope=1.0))])
+    assert len(made["steering"]) > 20
+    for name in ("steering_tests", "transfer", "transfer_layers"):
+        assert made[name].empty
+        assert {"model", "corpus", "direction", "layer", "measure", "fingerprint"} <= {*made[name]}
