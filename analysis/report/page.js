@@ -184,10 +184,10 @@ function drawOverview() {
     peaks.y.push(row);
   });
   const short = (text) => (isNarrow() && text.length > 20 ? `${text.slice(0, 19)}…` : text);
-  plot.style.height = `${110 + 17 * here.length}px`;
+  plot.style.height = `${Math.max(230, 130 + 17 * here.length)}px`;
   Plotly.react(plot, [{
     type: "heatmap", x, y: here.map((_, row) => row), z: at.map((row) => row.map(([i, layer]) => r(i, layer))), zmin: 0, zmax: 1,
-    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: 150, y: 1, yanchor: "top" },
+    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: 140, y: 1, yanchor: "top" },
     text: at.map((row) => row.map(([i, layer]) => `${plain(nameOf(data.cells[i]))}<br>layer ${data.cells[i].layers[layer]}: |r| = ${decimal(r(i, layer))}`)),
     hovertemplate: "%{text}<extra></extra>",
   }, {
@@ -199,7 +199,7 @@ function drawOverview() {
       range: [here.length - 0.5, -0.5], tickvals: here.map((_, row) => row), ticktext: here.map((i) => plain(short(nameOf(data.cells[i])))),
       tickfont: { size: 10 }, showgrid: false, zeroline: false,
     },
-    margin: { l: 50, r: 15, t: 10, b: 45 }, dragmode: false,
+    margin: { l: 50, r: 15, t: 34, b: 45 }, dragmode: false,
   }), CONFIG);
   return undefined;
 }
