@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,9 +32,11 @@ from analysis.figures import (
 )
 from analysis.figures.detection import SHOWN, detection
 from analysis.figures.labels import decimal, place_labels
+from analysis.figures.palette import contrast, difference
 from analysis.figures.style import STYLE, looks_of
 from analysis.geometry_table import geometry_table, peaks
 from analysis.layer import analyse_layer
+from analysis.paging import CELLS_ON_A_PAGE
 from analysis.results import CellResults
 from analysis.settings import Settings
 from engine.plan import FIGURES
@@ -448,6 +451,35 @@ def test_draw_all_takes_the_preferred_window_or_the_first(cells, one_window_draw
     for name in ("pca_map", "valence_directions", "overview"):
         (figure,) = one_window_drawn[name]
         assert "window all" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("n_models", [9, pytest.param(25, marks=pytest.mark.slow)])
+def test_of_many_cells_each_is_in_one_picture_of_every_figure(cells, n_models):
+    many = [
+        dataclasses.replace(cells[(model + at) % 2 * 2], model=f"model-{model:02}", corpus=corpus)
+        for model in range(n_models)
+        for at, corpus in enumerate(("stories", "tales"))
+    ]
+    names = {f"{cell.model}@{cell.corpus}" for cell in many}
+    for figure, pages in draw_all(many, geometry_table(many)).items():
+        drawn = [_cells_named(page) for page in pages]
+        assert sorted(name for page in drawn for name in page) == sorted(names), figure
+        assert max(len(page) for page in drawn) <= CELLS_ON_A_PAGE[figure], figure
+    colours = list(looks_of([(cell.model, cell.corpus) for cell in many]).colour.values())
+    assert min(contrast(colour, (1, 1, 1)) for colour in colours) >= 2
+    assert min(difference(a, b) for a, b in itertools.combinations(colours, 2)) > 0.03
+
+
+def _cells_named(figure: Figure) -> set[str]:
+    """Return the cells that a picture's panels, its rows or its legend name."""
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes)]
+    entries = {t.get_text() for legend in legends if legend for t in legend.get_texts()}
+    written = [text.get_text() for text in figure.findobj(Text)]
+    named = {m.group() for text in written if (m := re.search(r"model-\d+@(stories|tales)", text))}
+    of_legend = itertools.product(
+        (e for e in entries if e.startswith("model-")), entries & {"stories", "tales"}
+    )
+    return named or {f"{model}@{corpus}" for model, corpus in of_legend}
 
 
 def test_names_are_no_mathematics(cells, tmp_path):
