@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+from distributed.core import Server
 
 from engine.machines.local import local_cluster, reading_workers
 from engine.machines.workers import new_run
@@ -123,6 +125,21 @@ def test_a_machine_that_slept_keeps_its_workers() -> None:
                 time.sleep(0.1)
             assert set(workers.addresses()) == before
             assert workers.do(abs, -3) == 3
+
+
+def test_a_cluster_that_ended_is_no_longer_in_memory() -> None:
+    """Dask keeps every server of a process for ever, its logs with it; a notebook does many."""
+
+    def servers() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Server) for thing in gc.get_objects())
+
+    counts = []
+    for _ in range(3):
+        with local_cluster(new_run(()), lambda event: None) as workers:
+            assert workers.do(abs, -3) == 3
+        counts.append(servers())
+    assert counts[1] == counts[2]
 
 
 def _models(mine: psutil.Process) -> list[psutil.Process]:

@@ -37,6 +37,7 @@ def local_cluster(run: Run, listener: Listener) -> Iterator[Workers]:
 
     quiet()
     with (
+        _servers_forgotten(),
         dask.config.set(AWAKE),
         LocalCluster(
             n_workers=1,
@@ -53,6 +54,21 @@ def local_cluster(run: Run, listener: Listener) -> Iterator[Workers]:
             yield workers
         finally:
             workers.stop()
+
+
+@contextmanager
+def _servers_forgotten() -> Iterator[None]:
+    """Have Dask let go of a scheduler and workers that were in this process.
+
+    It keeps what it found out about each of their methods, and so them and all that they logged,
+    for as long as the process lives (distributed 2026.8); a notebook does many runs.
+    """
+    from distributed import core
+
+    try:
+        yield
+    finally:
+        core._expects_comm.cache_clear()
 
 
 @contextmanager
