@@ -1,12 +1,14 @@
 """What the figures and the page of a grid of cells cost, and how soon the page can be used.
 
     python -m benchmarks.page [--models 2] [--shape deep] [--rounds 5]
+    python -m benchmarks.page --manifest MANIFEST --root DIR [--rounds 5]
 
 Random models read our own corpus, and the same with the sentences of each story in another order;
 every cell has three windows, two contrasts and two sets of norms. `emovec run` does all of it;
 seconds are those of its records. Then headless Chromium opens the page from disk, again and again,
 until it says that it can be used. Draws and permutations are the fewest that a manifest takes: how
-many there are changes the analysis, not the pictures.
+many there are changes the analysis, not the pictures. With --manifest it is a finished run of one's
+own, whose tables, figures and page are made again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import yaml
 
 from benchmarks.random_models import SHAPES, builtin_folder, write_random_model
 from benchmarks.report import about, heading, write
-from store.layout import layout_of
+from manifests import load_study
+from store.layout import Layout, layout_of
 
 OURS = Path(__file__).parents[1] / "docs" / "results" / "corpora" / "smollm2-stories"
 GLASGOW = Path(__file__).parents[1] / "manifests" / "norms" / "glasgow.csv"
@@ -41,31 +44,43 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=2)
     parser.add_argument("--shape", choices=list(SHAPES), default="deep")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--manifest", type=Path, help="of a finished run, instead of random models")
+    parser.add_argument("--root", type=Path, help="where that run is")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
+    if (options.manifest is None) != (options.root is None):
+        parser.error("--manifest and --root go together")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        manifest = _write_study(folder, options.models, options.shape)
-        seconds = _stage_seconds(manifest, folder / "runs", options.rounds)
-        layout = layout_of(folder / "runs", "grid")
-        page = layout.root / "report" / "index.html"
-        figures = len(list((layout.root / "figures").glob("*.png")))
-        ready, chromium = _ready(page, options.rounds)
-        size = page.stat().st_size
-    command = (
-        f"python -m benchmarks.page --models {options.models} --shape {options.shape} "
-        f"--rounds {options.rounds}"
-    )
-    work = (
-        f"{options.models} models of {SHAPES[options.shape]['num_hidden_layers']} layers with "
-        "random weights, two corpora of 1,579 texts, 171 emotions, three windows, two contrasts, "
-        f"two sets of norms; {options.rounds} rounds"
-    )
+        manifest, root = options.manifest, options.root
+        if manifest is None:
+            manifest = _write_study(folder, options.models, options.shape)
+            root = folder / "runs"
+        layout = layout_of(root, load_study(manifest).manifest.name)
+        seconds = _stage_seconds(manifest, layout, options.rounds)
+        figures = len(list(layout.figures.glob("*.pdf")))
+        pictures = len(list(layout.figures.glob("*.png")))
+        ready, chromium = _ready(layout.page, options.rounds)
+        size = layout.page.stat().st_size
+    if options.manifest is None:
+        command = f"python -m benchmarks.page --models {options.models} --shape {options.shape}"
+        work = (
+            f"{options.models} models of {SHAPES[options.shape]['num_hidden_layers']} layers with "
+            "random weights, two corpora of 1,579 texts, 171 emotions, three windows, two "
+            "contrasts, two sets of norms"
+        )
+    else:
+        command = f"python -m benchmarks.page --manifest {manifest} --root {root.name}"
+        work = (
+            f"the run {layout.run.name}, {len(_cells(layout))} cells: {', '.join(_cells(layout))}"
+        )
+    command += f" --rounds {options.rounds}"
+    work += f"; {options.rounds} rounds"
     facts = about(command, work, PROGRAMS) | {"browser": chromium}
     lines = [*heading("page", facts), "", "| what | median | min | max |", "|---|---|---|---|"]
     timed = {
         "tables, s": seconds["tables"],
-        f"{figures} kinds of figure as PNG and PDF, s": seconds["figures"],
+        f"{figures} figures as PDF, {pictures} pictures as PNG, s": seconds["figures"],
         "page, s": seconds["page"],
         "from opening to ready, s": ready,
     }
@@ -117,10 +132,15 @@ def _shuffled(story: str, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _stage_seconds(manifest: Path, root: Path, rounds: int) -> dict[str, list[float]]:
+def _cells(layout: Layout) -> list[str]:
+    """Return the names of a run's cells."""
+    return sorted(folder.name for folder in (layout.run / "cells").iterdir())
+
+
+def _stage_seconds(manifest: Path, layout: Layout, rounds: int) -> dict[str, list[float]]:
     """Return what each of STAGES took, made anew in each round from the same cells."""
-    command = [sys.executable, "-m", "engine.cli", "run", str(manifest), "--root", str(root)]
-    records = layout_of(root, "grid").root / "records"
+    command = [sys.executable, "-m", "engine.cli", "run", str(manifest), "--root", str(layout.root)]
+    records = layout.run / "records"
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for _ in range(rounds):
         for stage in STAGES:
