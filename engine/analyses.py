@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from analysis.settings import Settings
 from engine import tasks
 from engine.events import StageProgress, StageStarted
 from engine.ledger import Ledger
-from engine.machines.workers import Workers
+from engine.machines.workers import TRIES, Workers
 from engine.page import page_job
 from engine.plan import Plan, Stage, State, made_from
 from store.corpus import iter_texts
@@ -70,6 +70,7 @@ def analyse_cells(ledgers: Sequence[Ledger], workers: Workers) -> None:
     """
     waiting = deque((ledger, s.stage) for ledger in ledgers for s in ledger.ready("analyze"))
     running: deque[tuple[Ledger, Stage, Analysis]] = deque()
+    failed: Counter[str] = Counter()
     while waiting or running:
         enough = 1 + len(workers.client.scheduler_info(n_workers=-1)["workers"])
         while waiting and len(running) < enough:
@@ -80,7 +81,13 @@ def analyse_cells(ledgers: Sequence[Ledger], workers: Workers) -> None:
         if running:
             ledger, stage, analysis = running.popleft()  # let go of its results on the workers
             with ledger.failing([stage.id]):
-                _finish_analysis(ledger, workers, stage, analysis)
+                try:
+                    _finish_analysis(ledger, workers, stage, analysis)
+                except tasks.WorkerUnfit as error:
+                    failed[ledger.label + stage.id] += 1
+                    if failed[ledger.label + stage.id] >= TRIES or not workers.gave_back(error):
+                        raise
+                    running.append((ledger, stage, _begin_analysis(ledger, workers, stage)))
 
 
 def _begin_analysis(ledger: Ledger, workers: Workers, stage: Stage) -> Analysis:

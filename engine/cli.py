@@ -193,7 +193,7 @@ def plan(
     shares, where = _shares(utilisation), _where(None, profile)
     from engine.costs import check_fit, plan_costs
     from engine.costs.memory import room_of
-    from engine.costs.show import cost_rows, print_costs, print_fit
+    from engine.costs.show import cost_rows, print_costs, print_fit, print_job_sizes
     from engine.job import open_job, require_distinct
     from engine.models import remote_code
     from engine.summary import print_status
@@ -227,6 +227,7 @@ def plan(
             console.print(
                 f"{todo} of {len(job.statuses)} stages to do in {job.layout.run}", soft_wrap=True
             )
+        print_job_sizes(console, studies, place)
         if refusal is None and any(job.models("run") for job in jobs):
             print_fit(console, costs.needs, room_of(place), costs.unknown)
     if refusal is not None:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine import tasks
 from engine.child import ChildFailed
-from engine.dealing import REST_SECONDS, TRIES
 from engine.events import Note, StageStarted
 from engine.generation.prompts import writing_to_json
 from engine.ledger import Ledger
 from engine.machines import Machines
-from engine.machines.workers import MODEL_SLOT, Workers
+from engine.machines.workers import MODEL_SLOT, REST_SECONDS, TRIES, Workers
 from engine.models import model_source
 from engine.plan import Stage, State
 from manifests.errors import InputError
@@ -60,37 +59,54 @@ def bring_corpora(ledgers: Sequence[Ledger], machines: Machines) -> None:
             else:
                 writing.setdefault(_writer(ledger, stage), []).append((ledger, stage))
     jobs = {writer: _writing_job(ordered) for writer, ordered in writing.items()}
-    writers = machines.writers() if jobs else machines.here
+    sizes = {writer: int(job["model"]["tensor_parallel_size"]) for writer, job in jobs.items()}
+    writers = machines.writers(min(sizes.values())) if jobs else machines.here
     asked = {  # the first writer's process is then the one that is up
         writer: writers.submit(tasks.measure_prompts, jobs[writer], resources=MODEL_SLOT)
         for writer in reversed(jobs)
     }
     for writer, future in asked.items():
-        jobs[writer]["model"]["context"] = _measured(writers, future, writing[writer])
+        context = _measured(writers, future, jobs[writer], writing[writer])
+        jobs[writer]["model"]["context"] = context
     for ledger, stage in imports:
         _import(ledger, machines.here, stage)
+    for size in sorted(set(sizes.values())):
+        mine = [writer for writer in jobs if sizes[writer] == size]
+        able = [writer for writer in mine if jobs[writer]["model"]["context"] is not None]
+        if able:
+            some = {writer: writing[writer] for writer in able}
+            _write(machines.writers(size), some, jobs)
+    for ledger, stage in copies:
+        _copy(ledger, stage, *alike[stage.fingerprint])
+
+
+def _write(
+    writers: Workers,
+    writing: dict[str, list[tuple[Ledger, Stage]]],
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    """Have corpora written, those of each writer by one task."""
     running: dict[Future, str] = {}
-    tries: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    written: dict[str, int] = {}
     for number, (writer, ordered) in enumerate(writing.items()):
-        if jobs[writer]["model"]["context"] is not None:
-            for ledger, stage in ordered:
-                _clear(ledger, stage)
-            future = writers.submit(
-                tasks.write_corpora, jobs[writer], resources=MODEL_SLOT, priority=-number
-            )
-            running[future] = writer
+        for ledger, stage in ordered:
+            _clear(ledger, stage)
+        future = writers.submit(
+            tasks.write_corpora, jobs[writer], resources=MODEL_SLOT, priority=-number
+        )
+        running[future] = writer
     while running:
         future = next(writers.completed(running))
         writer = running.pop(future)
-        tries[writer] += 1
-        if tries[writer] < TRIES and _gave_back(writers, future):
+        before, written[writer] = written.get(writer, 0), _journal_bytes(writing[writer])
+        failed[writer] = 1 if written[writer] > before else failed[writer] + 1
+        if failed[writer] < TRIES and writers.gave_back(future.exception()):
             time.sleep(REST_SECONDS)
             future = writers.submit(tasks.write_corpora, jobs[writer], resources=MODEL_SLOT)
             running[future] = writer
         else:
             _settle(future, writing[writer])
-    for ledger, stage in copies:
-        _copy(ledger, stage, *alike[stage.fingerprint])
 
 
 def _writer(ledger: Ledger, stage: Stage) -> str:
@@ -162,17 +178,30 @@ def _writing_job(ordered: Sequence[tuple[Ledger, Stage]]) -> dict[str, Any]:
     }
 
 
+def _journal_bytes(ordered: Sequence[tuple[Ledger, Stage]]) -> int:
+    """Return the size of the journals of some corpora: what was written, whoever wrote it."""
+    files = (ledger.layout.journal(stage.name) for ledger, stage in ordered)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _measured(
-    writers: Workers, future: Future, ordered: Sequence[tuple[Ledger, Stage]]
+    writers: Workers,
+    future: Future,
+    job: dict[str, Any],
+    ordered: Sequence[tuple[Ledger, Stage]],
 ) -> int | None:
     """Return the context in tokens that a job needs, None after failing its stages.
 
     Raises:
         InputError: the model cannot take the requests.
     """
+    from distributed import KilledWorker
+
     try:
-        found = writers.result(future)
-    except (ChildFailed, tasks.WorkerUnfit) as error:
+        found = writers.insist(
+            future, lambda: writers.submit(tasks.measure_prompts, job, resources=MODEL_SLOT)
+        )
+    except (ChildFailed, tasks.WorkerUnfit, KilledWorker) as error:
         _fail(ordered, error)
         return None
     if problem := found.get("problem"):
@@ -201,19 +230,6 @@ def _clear(ledger: Ledger, stage: Stage) -> None:
     for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
         derived(stage.name).unlink(missing_ok=True)
     (ledger.layout.corpus(stage.name) / KEPT).unlink(missing_ok=True)
-
-
-def _gave_back(writers: Workers, future: Future) -> bool:
-    """Tell whether a worker gave back what it was to write, perhaps because its job was ending."""
-    from distributed import KilledWorker
-
-    error = future.exception()
-    if not writers.lasting or error is None:
-        return False
-    if isinstance(error, tasks.WorkerUnfit):
-        writers.leave_out(error)
-        return True
-    return isinstance(error, KilledWorker) or (isinstance(error, ChildFailed) and error.crashed)
 
 
 def _settle(future: Future, ordered: Sequence[tuple[Ledger, Stage]]) -> None:

@@ -16,8 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.child import ChildFailed
-from engine.machines.workers import HALF_SLOT, LOOK_SECONDS, WAIT_SECONDS, Workers
+from engine.machines.workers import (
+    HALF_SLOT,
+    LOOK_SECONDS,
+    REST_SECONDS,
+    TRIES,
+    WAIT_SECONDS,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -28,16 +34,9 @@ IN_HAND = 2
 PATIENCE_SECONDS = 300.0
 """How long workers of this machine may all be gone: those that died are started again."""
 
-
 DEATHS = {True: 1000, False: 3}
 """Workers that may be gone with a shard in hand, on a cluster (jobs end for reasons of their own)
 and on this machine."""
-
-TRIES = 3
-"""How often a shard is dealt whose model's process died on a cluster."""
-
-REST_SECONDS = 15.0
-"""How long a worker gets nothing after its model's process died: its job may be ending."""
 
 
 class NoWorkers(Exception):
@@ -221,16 +220,7 @@ class Dealer:
 
     def _again(self, reading: Reading, shard: int, worker: str, error: Exception) -> bool:
         """Tell whether a shard that failed is to be dealt again, to somebody else."""
-        from distributed import KilledWorker
-
-        from engine.tasks import WorkerUnfit
-
-        if not self._workers.lasting:
-            return False
-        died = isinstance(error, KilledWorker)  # a scheduler of others may allow few deaths
-        if isinstance(error, WorkerUnfit):  # looked at again before it gets another
-            self._workers.leave_out(error)
-        elif not died and not (isinstance(error, ChildFailed) and error.crashed):
+        if not self._workers.gave_back(error):
             return False
         self._rests[worker] = time.monotonic() + REST_SECONDS
         self._crashes[reading, shard] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,21 +31,27 @@ def read_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
     """Read every cell that is not complete; cells of one model together, whichever run's.
 
     On this machine one model reads at a time, in as many copies as the manifest asks for; a
-    cluster's workers may hold different ones.
+    cluster's workers may hold different ones of those that take as many GPUs.
     """
     readings = [
         CellReading(ledger, machines.here, status.stage)
         for ledger in ledgers
         for status in ledger.ready("extract")
     ]
-    groups = [readings] if machines.elsewhere and readings else list(by_holding(readings))
+    groups = list(by_size(readings) if machines.elsewhere else by_holding(readings))
     for group in groups:
         with _failing(group):
             environments = [{}] if machines.elsewhere else group[0].environments()
-            with machines.readers(environments) as workers:
+            with machines.readers(environments, group[0].gpus) as workers:
                 Dealer(workers, group).deal(lambda what: ledgers[0].listener(Note(what)))
     if readings:
         machines.let_go()
+
+
+def by_size(readings: Sequence[CellReading]) -> Iterator[list[CellReading]]:
+    """Yield the cells whose models take as many GPUs, together, fewest first."""
+    for size in sorted({reading.gpus for reading in readings}):
+        yield [reading for reading in readings if reading.gpus == size]
 
 
 @contextmanager
@@ -65,6 +72,7 @@ class CellReading:
 
     Attributes:
         holds: what a worker has to hold: the model's folder and the backend.
+        gpus: that one copy of the model takes.
         ended: it is read, or has failed.
     """
 
@@ -73,8 +81,10 @@ class CellReading:
         self._cell = ledger.plan.cell(stage.name)
         extraction = ledger.plan.study.manifest.extraction_of(self._cell.model)
         self.holds = f"{ledger.folders[self._cell.model]} {extraction.backend} {extraction.dtype}"
+        self.gpus = ledger.plan.study.manifest.models[self._cell.model].tensor_parallel_size
         self.ended = False
         self._tokens, self._seconds = 0, 0.0
+        self._first, self._last = math.inf, -math.inf
         self._readers: set[str] = set()
         self._others: dict[str, None] = {}
         self._gpus: set[str | None] = set()
@@ -119,6 +129,8 @@ class CellReading:
         """Take the figures of a shard that is done."""
         self._tokens += figures["tokens"]
         self._seconds += figures["seconds"]
+        self._last = time.monotonic()
+        self._first = min(self._first, self._last - figures["seconds"])
         self._readers.add(figures["worker"])
         self._others |= dict.fromkeys(other_versions(figures["versions"]))
         self._gpus.add(figures["gpu"])
@@ -132,13 +144,15 @@ class CellReading:
             ledger.plan.study.manifest.extraction.max_tokens,
         )
         counts = self._here.result(counting)
-        rate = self._tokens * len(self._readers) / self._seconds if self._seconds else None
+        wall = self._last - self._first
+        workers = workers_at_once(self._seconds, wall, len(self._readers))
+        rate = self._tokens * workers / self._seconds if self._seconds else None
         others: dict[str, Any] = {}
         if self._others:
             others["other_versions"] = list(self._others)
         if len(self._gpus) == 1 and (gpu := self._gpus.pop()) is not None:
             entry = ledger.plan.study.manifest.models[self._cell.model]
-            others |= {"gpu": gpu, "gpus": len(self._readers) * entry.tensor_parallel_size}
+            others |= {"gpu": gpu, "gpus": workers * entry.tensor_parallel_size}
         ledger.finish(stage, self._started, {**counts, "tokens_per_second": rate, **others})
         self.ended = True
 
@@ -194,6 +208,17 @@ class CellReading:
         ledger, model = self._ledger, self._cell.model
         job = reading_job(ledger.plan, ledger.layout, self._cell, ledger.folders[model])
         return {**job, "stage": f"{ledger.label}{self._stage.id}", "made_from": self._origin()}
+
+
+def workers_at_once(seconds: float, wall: float, workers: int) -> int:
+    """Return how many workers read a cell at once: those of jobs that end are replaced by others.
+
+    Args:
+        seconds: that all of them read.
+        wall: seconds from the first one's beginning to the last one's end.
+        workers: that read any of it, one after another or at once.
+    """
+    return min(workers, max(1, round(seconds / wall))) if wall > 0 else workers
 
 
 def reading_job(plan: Plan, layout: Layout, cell: Cell, folder: str) -> dict[str, Any]:

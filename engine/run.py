@@ -141,10 +141,14 @@ def _run(
         )
         kinds = {status.stage.kind for job in jobs for status in job.pending(command)}
         if kinds & {*WITH_MODELS, *WITHOUT_MODELS}:
-            machines.check(bool(kinds & {*WITH_MODELS}))
+            entries = [
+                job.study.manifest.models[name] for job in jobs for name in job.models(command)
+            ]
+            machines.check({entry.tensor_parallel_size for entry in entries})
         for job in jobs:
             sweep_partials(job.layout.run)
         models = {job.layout: _fetch_models(job, command, machines.here) for job in jobs}
+        machines.must_see({folder for found in models.values() for folder in found.values()})
         ledgers = []
         for job in jobs:
             plan = Plan(job.study)  # commits and shapes of downloaded models are known now

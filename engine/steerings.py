@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from engine import tasks
 from engine.events import Note, StageStarted
 from engine.ledger import Ledger
 from engine.machines import Machines
-from engine.machines.workers import MODEL_SLOT
+from engine.machines.workers import MODEL_SLOT, Workers
 from engine.plan import Stage, made_from
 from engine.steering.conditions import (
     HELD_OUT,
@@ -77,21 +78,33 @@ def steer_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
     ready = [(ledger, s.stage) for ledger in ledgers for s in ledger.ready("steer")]
     if not ready:
         return
-    workers = machines.writers()
+
+    def gpus(one: tuple[Ledger, Stage]) -> int:
+        ledger, stage = one
+        model = ledger.plan.cell(stage.name).model
+        return ledger.plan.study.manifest.models[model].tensor_parallel_size
+
+    for size in sorted({gpus(one) for one in ready}):
+        _steer(machines.writers(size), [one for one in ready if gpus(one) == size])
+    machines.let_go()
+
+
+def _steer(workers: Workers, ready: Sequence[tuple[Ledger, Stage]]) -> None:
     running = []
     for ledger, stage in sorted(ready, key=lambda one: one[0].plan.cell(one[1].name).model):
         with ledger.failing([stage.id]):
             ledger.begin(stage)
             job, total = _prepare(ledger, stage)
             ledger.listener(StageStarted(stage.id, total, 0, "measures"))
-            future = workers.submit(tasks.steer, job, resources=MODEL_SLOT)
-            running.append((ledger, stage, time.monotonic(), future))
-    for ledger, stage, started, future in running:
+            give = functools.partial(workers.submit, tasks.steer, job, resources=MODEL_SLOT)
+            running.append((ledger, stage, time.monotonic(), give, give()))
+    for ledger, stage, started, give, future in running:
         with ledger.failing([stage.id]):
-            figures = workers.result(future)
             journal = ledger.layout.steering(stage.name)
+            figures = workers.insist(
+                future, give, lambda file=journal: file.stat().st_size if file.is_file() else 0
+            )
             ledger.finish(stage, started, figures, identity=file_digest(journal))
-    machines.let_go()
 
 
 def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:

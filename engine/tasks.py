@@ -125,6 +125,12 @@ def require_fit(run: Run, dask_worker: Any) -> tuple[str, dict[str, str]]:
             "or give jobs the object store's keys",
             me,
         )
+    if unseen := [folder for folder in run.models if not Path(folder).is_dir()]:
+        raise WorkerUnfit(
+            f"a worker on {host} does not see the model in {unseen[0]}; set HF_HOME and "
+            "XDG_CACHE_HOME to folders that all machines share, or give its path on such a one",
+            me,
+        )
     if program_digest() != run.program:
         raise WorkerUnfit(
             f"a worker on {host} runs other source than {run.host}; use one checkout for both",

@@ -6,6 +6,7 @@ profile, on a cluster, and gives the same results.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,8 +70,8 @@ class Slurm(Strict):
     gpu: Literal["A100-40GB", "A100-80GB", "H100", "H200"] | None = None
     """Which kind, so that models which do not fit are refused: see `emovec plan`."""
     workers_per_job: int = Field(default=1, ge=1)
-    """Workers among which a job's cores and GPUs are divided. A model on several GPUs needs a
-    worker with as many."""
+    """Workers among which a job's cores and GPUs are divided. A model on more GPUs than a worker
+    has gets jobs of its own: of fewer workers, or larger."""
     directives: Lines = ()
     """More options of `sbatch`, such as `--qos=long` or `--constraint=a100`."""
     setup: Lines = ()
@@ -80,6 +81,30 @@ class Slurm(Strict):
     when absent."""
     interface: Line | None = None
     """Network interface for talk between jobs and the command, such as `ib0`."""
+
+    def sized(self, gpus: int) -> Slurm:
+        """Return jobs for a model that is spread over so many GPUs.
+
+        Its workers need that many each: a job that has them is divided among fewer workers, and
+        one that has not grows, with its cores and memory, while jobs get fewer.
+        """
+        if not self.gpus or gpus <= self.gpus // self.workers_per_job:
+            return self
+        if gpus <= self.gpus:
+            most = range(self.gpus // gpus, 0, -1)
+            fits = (n for n in most if self.gpus % n == 0 and self.cores % n == 0)
+            return self.model_copy(update={"workers_per_job": next(fits)})
+        times = gpus / self.gpus
+        size, unit = re.fullmatch(r"([0-9.]+) ?(\w+)", self.memory).groups()  # type: ignore[union-attr]
+        return self.model_copy(
+            update={
+                "gpus": gpus,
+                "workers_per_job": 1,
+                "cores": math.ceil(self.cores * times),
+                "memory": f"{round(float(size) * times, 3):g}{unit}",
+                "jobs": max(1, self.jobs * self.gpus // gpus),
+            }
+        )
 
     @model_validator(mode="after")
     def _even(self) -> Slurm:

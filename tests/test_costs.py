@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from engine.costs import disk_needs, memory, plan_costs
 from engine.costs.architecture import architecture, read_architecture
 from engine.costs.disk import Disk, disk_refusals
 from engine.costs.host import ANALYST, DRAW_SECONDS, LAYER_SECONDS, host_needs
-from engine.costs.machines import GPUS, gpu_hours, gpu_of
+from engine.costs.machines import GPUS, Gpu, gpu_hours, gpu_of
 from engine.costs.memory import (
     PROGRAM,
     SEQUENCES,
@@ -216,8 +218,41 @@ def test_a_model_that_cannot_fit_is_refused_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_profile_whose_jobs_are_smaller_than_a_model_gives_it_larger_ones(
+    tmp_path: Path,
+) -> None:
+    """The two models of 70B take four GPUs, the others one: one profile serves both."""
+    profile, _ = read_profile("slurm-a100")
+    assert profile.slurm is not None
+    one, four = room_of(profile, 1), room_of(profile, 4)
+    assert (one.n_gpus, one.memory) == (1, 120e9)
+    assert (four.n_gpus, four.memory) == (4, 480e9)
+    assert one.gpu_bytes == four.gpu_bytes == 80 * 2**30
+    large = architecture(LLAMA_70B)
+    entry = {"hf": "house/big", "tensor_parallel_size": 4}
+    study = load_study(write_manifest(tmp_path, tmp_path, models={"big": entry}))
+    reads = need("big", large, False, "bfloat16", 512)
+    assert not list(memory_refusals(study, [reads], partial(room_of, profile)))
+    (problem,) = memory_refusals(study, [reads], lambda gpus: one)
+    assert "it is to be shared by 4 GPUs, a worker of the profile has 1" in str(problem)
+
+
+def test_a_model_is_never_told_to_be_divided_where_its_heads_cannot_be(tmp_path: Path) -> None:
+    """phi-4 has 40 heads and 10 of keys and values: two GPUs and no more."""
+    config = {**LLAMA_70B, "num_attention_heads": 40, "num_key_value_heads": 10, "head_dim": 128}
+    size = architecture(config)
+    assert [n for n in range(1, 9) if size.splits_over(n)] == [1, 2, 5]
+    wants = need("big", size, False, "bfloat16", 512)
+    assert wants.gpus(Gpu(80 * 2**30, {}), 0.9) == 2
+    assert wants.gpus(Gpu(40 * 2**30, {}), 0.9) is None
+    entry = {"hf": "house/big", "tensor_parallel_size": 4}
+    study = load_study(write_manifest(tmp_path, tmp_path, models={"big": entry}))
+    (problem,) = memory_refusals(study, [wants], lambda gpus: Room("a node", None, 8, 80 * 2**30))
+    assert "its attention heads cannot be divided among 4 GPUs, but among 1, 2" in str(problem)
+
+
 def refused(study: Study, *needs: Need, room: Room | None = None) -> str:
-    found = memory_refusals(study, needs, room or room_of(None))
+    found = memory_refusals(study, needs, lambda gpus: room or room_of(None, gpus))
     return "\n".join(str(problem) for problem in found)
 
 
@@ -361,7 +396,12 @@ def test_many_models_are_costed_by_model(
     assert sum("shared by 4 GPUs, this machine has none" in line for line in told) == 2
     answer = json.loads(emovec("plan", manifest, "--root", tmp_path, "--json", check=2).stdout)
     assert (len(answer["work"]), len(answer["models"]), answer["unknown"]) == (204, 54, [])
-    assert answer["refused"].splitlines() == told
+    on_jobs = emovec("plan", manifest, "--root", tmp_path, "--profile", "slurm-a100", check=2)
+    assert "shared by" not in on_jobs.stderr
+    said = "is spread over 4 GPUs: jobs of 4 GPUs, 64 cores and 480GB, 2 at once"
+    assert on_jobs.stdout.count(said) == 2
+    free = re.compile(r"[0-9.,]+ GB are free")  # others may write to the disk meanwhile
+    assert free.sub("", answer["refused"]).splitlines() == [free.sub("", line) for line in told]
     every = emovec("plan", manifest, "--root", tmp_path, "--all", check=2).stdout
     assert every.count("\nextract:") == 200
 

@@ -28,6 +28,7 @@ from engine.device import take_share
 from engine.machines.local import local_cluster
 from engine.machines.workers import Workers, new_run
 from engine.plan import TABLES
+from engine.tasks import WorkerUnfit
 from store.shards import missing_shards
 from tests.slurm import PARTITION, Slurm, missing, slurm_cluster
 from tests.test_faults import assert_complete, kept, wait_for, write_study
@@ -192,9 +193,81 @@ def test_what_slurm_does_not_take_is_one_line_and_nothing_is_begun(
     assert "slurm.partition: SLURM does not take such a job" in refused(
         slurm.environment, partition="nowhere"
     )
+    assert "slurm.interface: this machine has no network interface 'ib9'; it has" in refused(
+        slurm.environment, interface="ib9"
+    )
     assert "slurm.gpus: SLURM does not take such a job" in refused(slurm.environment, gpus=1)
     away = {**slurm.environment, "PATH": str(Path(sys.executable).parent)}
     assert "there is no sbatch here" in refused(away)
+
+
+def limited(folder: Path, slurm: Slurm, jobs: int) -> dict[str, str]:
+    """Return an environment whose sbatch takes so many jobs, as under a limit of an account."""
+    sbatch = shutil.which("sbatch", path=slurm.environment["PATH"])
+    program = folder / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        f'case "$1" in --test-only) exec {sbatch} "$@";; esac\n'
+        f'exec 9>"{folder}/one-at-a-time"; flock 9\n'
+        f'test $(squeue -h -t PENDING,RUNNING | wc -l) -lt {jobs} && exec {sbatch} "$@"\n'
+        'echo "sbatch: error: AssocMaxSubmitJobLimit" >&2; exit 1\n'
+    )
+    program.chmod(0o755)
+    return {**slurm.environment, "PATH": f"{program.parent}:{slurm.environment['PATH']}"}
+
+
+def test_an_sbatch_that_refuses_after_the_trial_is_one_line_in_its_words(
+    slurm: Slurm, tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest, root = write_manifest(tmp_path, tiny_model), tmp_path / "runs"
+    done = subprocess.run(
+        [*EMOVEC, "extract", str(manifest), "--root", str(root),
+         "--profile", str(slurm_profile(tmp_path, jobs=3))],
+        cwd=ROOT, env=limited(tmp_path, slurm, 0), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.count("SLURM takes no jobs: AssocMaxSubmitJobLimit") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_limit_on_jobs_is_told_once_and_those_that_are_taken_work(
+    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, home = at_home
+    root = tmp_path / "runs"
+    done = subprocess.run(
+        [*EMOVEC, "analyze", str(manifest), "--root", str(root),
+         "--profile", str(slurm_profile(tmp_path, jobs=4))],
+        cwd=ROOT, env=limited(tmp_path, slurm, 1), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SLURM took 1 of 4 jobs: AssocMaxSubmitJobLimit") == 1
+    assert_same_results(root, home)
+
+
+@pytest.mark.slow
+def test_a_node_that_cannot_work_gets_no_more_jobs(
+    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """One of two nodes has another checkout of the program."""
+    other = tmp_path / "checkout"
+    for room in ("manifests", "store", "analysis", "engine"):
+        shutil.copytree(ROOT / room, other / room)
+    (other / "engine" / "extra.py").write_text("")
+    manifest, home = at_home
+    root = tmp_path / "runs"
+    setup = [f'test "$SLURMD_NODENAME" != n1 || cd {other}']
+    done = subprocess.run(
+        [*EMOVEC, "analyze", str(manifest), "--root", str(root),
+         "--profile", str(slurm_profile(tmp_path, setup=setup))],
+        cwd=ROOT, env=slurm.environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("runs other source than") == 1
+    assert done.stdout.count("no more jobs are submitted to n1") == 1
+    assert_same_results(root, home)
 
 
 @contextmanager
@@ -425,6 +498,47 @@ def test_what_the_only_worker_had_in_hand_is_done_by_the_next(how: str) -> None:
         dealing.join(timeout=90)
         assert not dealing.is_alive()
     assert (cell.taken, cell.ended) == (3, True)
+
+
+def test_a_late_worker_takes_what_fit_ones_left_and_an_unfit_one_gets_nothing(
+    tmp_path: Path,
+) -> None:
+    """Jobs end while a node that does not see the run's folder is still there."""
+    from distributed import Client
+
+    said: list[str] = []
+    with dask_cluster(tmp_path, 2, *SLOT) as (address, nannies), Client(address) as client:
+        workers = Workers(client, new_run(()), lambda event: said.append(str(event)), lasting=True)
+        fit, unfit = workers.fit()
+        workers.leave_out(WorkerUnfit("a worker on this host sees nothing", unfit))
+        future = workers.submit(_where_after, 3.0, resources={"model": 1})
+        while not client.processing()[fit]:
+            time.sleep(0.1)
+        nanny_of = client.run(os.getppid)
+        (mine,) = [nanny for nanny in nannies if nanny.pid == nanny_of[fit]]
+        mine.terminate()
+        while fit in workers.addresses():
+            time.sleep(0.1)
+        assert not workers.ended([future])
+        late = subprocess.Popen(
+            [sys.executable, "-m", "dask", "worker", address, "--nthreads", "2", *SLOT], cwd=ROOT
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not workers.ended([future]):
+                assert time.monotonic() < deadline, client.processing()
+            assert future.result() not in (fit, unfit)
+        finally:
+            late.terminate()
+            late.wait(timeout=30)
+    assert len(said) == 1
+
+
+def _where_after(seconds: float) -> str:
+    from distributed import get_worker
+
+    time.sleep(seconds)
+    return str(get_worker().address)
 
 
 @pytest.mark.slow

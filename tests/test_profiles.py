@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.machines.slurm import job_settings
+from engine.machines.submission import job_settings
 from manifests.errors import InputError
-from manifests.profile import SHIPPED, read_profile
+from manifests.profile import SHIPPED, Slurm, read_profile
 
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
@@ -47,6 +47,18 @@ def test_what_a_profile_says_reaches_the_job(tmp_path: Path) -> None:
         *("--no-dashboard", "--interface ib0", f"--lifetime $(({26 * 3600 - 120} - SECONDS))s"),
     ):
         assert wanted in worker
+
+
+def test_jobs_are_as_large_as_a_model_needs() -> None:
+    whole = Slurm(jobs=2, gpus=8, cores=64, memory="512GB", workers_per_job=8)
+    assert whole.sized(1) == whole
+    assert whole.sized(2).workers_per_job == 4
+    assert whole.sized(8) == whole.model_copy(update={"workers_per_job": 1})
+    single = Slurm(jobs=8, gpus=1, cores=16, memory="120.5 GB")
+    larger = {"jobs": 2, "gpus": 4, "cores": 64, "memory": "482GB"}
+    assert single.sized(4) == single.model_copy(update=larger)
+    assert "--gres=gpu:4" in job_settings(single.sized(4), "x")["job_extra_directives"]
+    assert Slurm(cores=4).sized(4) == Slurm(cores=4)  # a profile without GPUs
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from engine.reading.bridge import BridgeReader
 from engine.reading.pooling import Layout, NotFinite, Pool, Pooled
 from engine.reading.reader import Reader, ReaderSettings
 from engine.reading.windows import Span, window_counts
+from engine.readings import workers_at_once
 from tests.tiny import make_tiny_model, sentence
 
 WINDOWS = [Span(0, None), Span(1, None), Span(50, None)]
@@ -234,3 +235,11 @@ def test_batches_hold_every_text_once_within_the_budget() -> None:
     assert sorted(i for batch in found for i in batch) == list(range(200))
     assert all(len(b) * max(lengths[i] for i in b) <= 1000 for b in found)
     assert list(batches([5000], 1000)) == [[0]]
+
+
+def test_workers_that_replace_others_do_not_make_reading_look_faster() -> None:
+    assert workers_at_once(100.0, 100.0, 1) == 1
+    assert workers_at_once(400.0, 101.0, 4) == 4
+    assert workers_at_once(400.0, 205.0, 6) == 2  # two jobs at a time, replaced twice
+    assert workers_at_once(90.0, 200.0, 3) == 1  # one after another, with pauses
+    assert workers_at_once(0.0, 0.0, 1) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -120,7 +121,7 @@ def check_fit(jobs: Sequence[Job], command: str, profile: Profile | None = None)
     from engine.costs.memory import memory_refusals, room_of
     from manifests.errors import InputError
 
-    problems, room = [], room_of(profile)
+    problems, room = [], functools.partial(room_of, profile)
     for job in jobs:
         stages = {status.stage.id for status in job.pending(command)}
         problems += memory_refusals(job.study, model_needs(job.plan, stages), room)

@@ -57,6 +57,8 @@ class Architecture:
         positions: tokens that the model was made for, None where the config does not say.
         packed: its weights come quantised, so that they may take less than their number says.
         stored: bytes of its weights as they are kept, unpacked where they come quantised.
+        heads: of attention in a block.
+        kv_heads: of keys and values in a block, but for blocks of full attention with others.
     """
 
     family: str
@@ -70,6 +72,17 @@ class Architecture:
     positions: int | None
     packed: bool = False
     stored: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+
+    def splits_over(self, gpus: int) -> bool:
+        """Tell whether the heads can be divided among GPUs, as tensor parallelism does.
+
+        Where there are fewer heads of keys and values than GPUs, some hold the same.
+        """
+        return self.heads % gpus == 0 and (
+            self.kv_heads % gpus == 0 or gpus % max(1, self.kv_heads) == 0
+        )
 
     def weight_bytes(self, dtype: str) -> int:
         """Return the bytes of all parameters, unpacked where they come quantised."""
@@ -167,6 +180,8 @@ def architecture(config: dict[str, Any]) -> Architecture:
         positions=int(positions) if positions else None,
         packed=bool(config.get("quantization_config") or outer.get("quantization_config")),
         stored=total * BYTES[_kept_in(config, outer)],
+        heads=int(_first(config, "num_attention_heads", "n_head")),
+        kv_heads=_kv_heads(config, family),
     )
 
 
@@ -193,12 +208,7 @@ def _attention(
         keys = d_model * (latent + rotary) + latent * heads * (plain + value)
         return queries + keys + heads * value * d_model, query, latent + rotary
     width = int(config.get("head_dim") or d_model // heads)
-    if family == "falcon":
-        old = not config.get("new_decoder_architecture")
-        shared = old and config.get("multi_query", True)
-        kv = 1 if shared else int(config.get("num_kv_heads") or heads)
-    else:
-        kv = int(config.get("num_key_value_heads") or heads)
+    kv = _kv_heads(config, family)
     kinds = config.get("layer_types") or []
     sides = 2
     if family in GLOBAL_HEADS and layer < len(kinds) and kinds[layer] == "full_attention":
@@ -208,6 +218,16 @@ def _attention(
     own = not _looks_back(config, layer)
     weights = 2 * d_model * width * heads + (sides * kv * width * d_model if own else 0)
     return weights, heads * width, 2 * kv * width if own else 0
+
+
+def _kv_heads(config: dict[str, Any], family: str) -> int:
+    """Return how many heads of keys and values a block has, but for those of full attention."""
+    heads = int(_first(config, "num_attention_heads", "n_head"))
+    if family == "falcon":
+        old = not config.get("new_decoder_architecture")
+        shared = old and config.get("multi_query", True)
+        return 1 if shared else int(config.get("num_kv_heads") or heads)
+    return int(config.get("num_key_value_heads") or heads)
 
 
 def _looks_back(config: dict[str, Any], layer: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import psutil
@@ -47,6 +47,7 @@ class Need:
         packed: the weights come quantised, so that `weights` is the most that they may take.
         shards: bytes of the story vectors in memory at once; 0 for writing.
         windows: token windows that `shards` is of.
+        splits: GPUs over which its heads can be divided.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Need:
     packed: bool = False
     shards: int = 0
     windows: int = 1
+    splits: tuple[int, ...] = TENSOR_PARALLEL
 
     def host(self, on_gpus: bool) -> int:
         """Return the bytes of a machine's memory that it takes, weights on GPUs left out."""
@@ -69,7 +71,7 @@ class Need:
             gpu: the kind.
             share: of a GPU's memory that may be taken.
         """
-        return next((n for n in TENSOR_PARALLEL if self.fits(n, gpu.memory, share)), None)
+        return next((n for n in self.splits if self.fits(n, gpu.memory, share)), None)
 
     def each(self, n: int) -> float:
         """Return the bytes that it takes on each of n GPUs."""
@@ -105,23 +107,30 @@ class Room:
         return f"{self.name} has {' and '.join(parts)}" if parts else self.name
 
 
-def room_of(profile: Profile | None) -> Room:
-    """Return what a worker of a profile's jobs has for a model; this machine when None."""
+def room_of(profile: Profile | None, gpus: int = 1) -> Room:
+    """Return what there is for a model.
+
+    Args:
+        profile: of the jobs that do the work; this machine when None.
+        gpus: that the model is spread over: jobs are as large as it needs.
+    """
     if profile is None:
         gpus = gpu_memory() if has_gpu() else []
         silent = has_gpu() and not gpus  # nvidia-smi does not tell: whoever loads the model will
         total = psutil.virtual_memory().total
         return Room("this machine", total, None if silent else len(gpus), min(gpus, default=None))
-    slurm = profile.slurm
-    if slurm is None:
+    if profile.slurm is None:
         return Room("a worker of the scheduler", None, None, None)
+    slurm = profile.slurm.sized(gpus)
     each = slurm.gpus // slurm.workers_per_job
     memory = parse_bytes(slurm.memory) / slurm.workers_per_job
     gpu_bytes = GPUS[slurm.gpu].memory if each and slurm.gpu is not None else None
     return Room("a worker of the profile", memory, each, gpu_bytes)
 
 
-def memory_refusals(study: Study, needs: Iterable[Need], room: Room) -> Iterator[Problem]:
+def memory_refusals(
+    study: Study, needs: Iterable[Need], room: Callable[[int], Room]
+) -> Iterator[Problem]:
     """Yield why models do not fit onto the GPUs, or into the memory, that there are for one.
 
     Each says what would hold it.
@@ -129,10 +138,11 @@ def memory_refusals(study: Study, needs: Iterable[Need], room: Room) -> Iterator
     Args:
         study: that has the models.
         needs: what each takes.
-        room: what there is for one.
+        room: says what there is for a model by the GPUs that it is spread over (`room_of`).
     """
     for need in needs:
-        yield from _refusals(study, need, room)
+        gpus = study.manifest.models[need.model].tensor_parallel_size
+        yield from _refusals(study, need, room(gpus))
 
 
 def _refusals(study: Study, one: Need, room: Room) -> Iterator[Problem]:
@@ -146,6 +156,10 @@ def _refusals(study: Study, one: Need, room: Room) -> Iterator[Problem]:
     if room.n_gpus is not None and together > max(1, room.n_gpus):
         there = room.n_gpus or "none"
         what = f"it is to be shared by {together} GPUs, {room.name} has {there}"
+        yield at(what, "tensor_parallel_size")
+    elif together in TENSOR_PARALLEL and together not in one.splits:
+        can = ", ".join(str(n) for n in one.splits)
+        what = f"its attention heads cannot be divided among {together} GPUs, but among {can}"
         yield at(what, "tensor_parallel_size")
     elif one.packed or room.n_gpus is None:
         return
@@ -197,7 +211,7 @@ def _mend_on_gpus(one: Need, together: int, gpu_bytes: int, share: float) -> str
     wanted = one.gpus(gpu, share)
     if wanted is not None:
         mends.append(f"tensor_parallel_size: {wanted} would fit")
-    return ", ".join(mends) or f"not even {TENSOR_PARALLEL[-1]} such GPUs hold it"
+    return ", ".join(mends) or f"not even {one.splits[-1]} such GPUs hold it"
 
 
 def _mend_in_memory(one: Need, room: Room) -> str:
@@ -247,4 +261,5 @@ def need(
         text = windows * layers * size.d_model * 4
         shards = SHARDS_HELD * shard_texts(windows, layers, size.d_model) * text
     weights = size.weight_bytes(dtype)
-    return Need(model, writes, dtype, weights, cache, size.packed, shards, max(1, windows))
+    splits = tuple(n for n in TENSOR_PARALLEL if size.splits_over(n))
+    return Need(model, writes, dtype, weights, cache, size.packed, shards, max(1, windows), splits)

@@ -15,6 +15,8 @@ from engine.costs.machines import GPUS, Gpu, Shares, gpu_hours
 from engine.costs.memory import MEMORY_SHARE, Need, Room
 from engine.costs.workload import Work
 from engine.summary import MAX_STAGES, human_bytes
+from manifests.profile import Profile
+from manifests.resolve import Study
 
 SPEEDS = {"A100": GPUS["A100-80GB"], "H100, H200": GPUS["H100"]}
 """GPUs of one speed, whatever their memory."""
@@ -72,6 +74,30 @@ def print_costs(console: Console, costs: Costs, shares: Shares, manifests: Seque
         console.print(f"{stage} is taken over from {owner}, and not counted again", soft_wrap=True)
     if works:
         _print_host(console, costs.host)
+
+
+def print_job_sizes(console: Console, studies: Sequence[Study], profile: Profile | None) -> None:
+    """Print which models get jobs of their own, larger ones or of fewer workers.
+
+    Args:
+        console: to print on.
+        studies: that have the models.
+        profile: of the jobs; this machine when None.
+    """
+    slurm = None if profile is None else profile.slurm
+    if slurm is None:
+        return
+    for study in studies:
+        for name, entry in study.manifest.models.items():
+            gpus = entry.tensor_parallel_size
+            sized = slurm.sized(gpus)
+            if sized != slurm:
+                console.print(
+                    f"{name} is spread over {gpus} GPUs: jobs of {sized.gpus} GPUs, "
+                    f"{sized.cores} cores and {sized.memory}, {sized.jobs} at once",
+                    soft_wrap=True,
+                    markup=False,
+                )
 
 
 def print_fit(console: Console, needs: Sequence[Need], room: Room, unknown: Sequence[str]) -> None:

@@ -3,23 +3,25 @@
 Small things (fetching models, taking in files, tables, figures, the page) are done by a worker in
 this process. Writing, reading and analysis are done by this machine too, by the workers of a Dask
 scheduler, or by jobs of a SLURM cluster, as a profile says. The cluster is called when the first
-work for it is there, and let go of when the last is done.
+work for it is there, and let go of when the last is done. Models that take more GPUs than a
+profile's workers have get jobs of their own size, one size at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.events import Listener
+from engine.events import Listener, Note
 from engine.machines.workers import Run, Workers, new_run
 from store.places import Place
 
 if TYPE_CHECKING:
     from manifests.document import Document
-    from manifests.profile import Profile
+    from manifests.profile import Profile, Slurm
 
 
 class Machines:
@@ -41,17 +43,18 @@ class Machines:
         self.here, self._run, self._listener = here, run, listener
         self._profile, self._logs, self._stack = profile, logs, stack
         self._cluster: Workers | None = None
+        self._slurm: Slurm | None = None
 
     @property
     def elsewhere(self) -> bool:
         """Whether a cluster does the work."""
         return self._profile is not None
 
-    def check(self, models: bool) -> None:
+    def check(self, sizes: Collection[int]) -> None:
         """Refuse a profile whose machines cannot be had.
 
         Args:
-            models: whether there is work for workers that hold a model.
+            sizes: GPUs that each model takes for which there is work; none where no model has any.
 
         Raises:
             InputError: with the reason.
@@ -59,23 +62,31 @@ class Machines:
         if self._profile is not None:
             from engine.machines.cluster import check_cluster
 
-            check_cluster(*self._profile, self._run, models)
+            check_cluster(*self._profile, self._run, sizes)
 
-    def writers(self) -> Workers:
-        """Return who writes corpora."""
-        return self._called() or self.here
+    def must_see(self, models: Collection[str]) -> None:
+        """Ask of a cluster's workers that they see the folders of models."""
+        self._run = replace(self._run, models=tuple(models))
+
+    def writers(self, gpus: int) -> Workers:
+        """Return who writes with models that take so many GPUs.
+
+        Whoever it was before is let go of where that takes jobs of another size.
+        """
+        return self._called(gpus) or self.here
 
     @contextmanager
-    def readers(self, environments: Sequence[dict[str, str]]) -> Iterator[Workers]:
+    def readers(self, environments: Sequence[dict[str, str]], gpus: int) -> Iterator[Workers]:
         """Give who reads.
 
         Args:
             environments: environment variables of each copy of a model on this machine, such as
                 its GPU; a cluster's workers have their own.
+            gpus: that a model takes, in jobs of a cluster.
         """
         from engine.machines.local import reading_workers
 
-        cluster = self._called()
+        cluster = self._called(gpus)
         if cluster is not None:
             yield cluster
         elif list(environments) == [{}]:
@@ -89,8 +100,12 @@ class Machines:
         """Give who analyses so many windows and layers."""
         from engine.machines.local import analysis_processes
 
-        cluster = self._called() if n_tasks else None
+        cluster = self._called(1) if n_tasks else None
         if cluster is not None:
+            if self._slurm is not None and self._slurm.gpus:
+                what = "the analysis needs no GPU and keeps the jobs'; `emovec extract` with this "
+                what += "profile and `emovec analyze` with one without GPUs would not"
+                self._listener(Note(what))
             yield cluster
         else:
             with analysis_processes(self.here, n_tasks, self._listener) as workers:
@@ -107,14 +122,21 @@ class Machines:
         self._profile = self._cluster = None
         self._stack.close()
 
-    def _called(self) -> Workers | None:
+    def _called(self, gpus: int) -> Workers | None:
         if self._profile is None:
             return None
+        profile, document = self._profile
+        slurm = None if profile.slurm is None else profile.slurm.sized(gpus)
+        if self._cluster is not None and slurm != self._slurm:
+            self._cluster = None
+            self._stack.close()
         if self._cluster is None:
             from engine.machines.cluster import open_cluster
 
+            self._slurm = slurm
+            profile = profile.model_copy(update={"slurm": slurm})
             self._cluster = self._stack.enter_context(
-                open_cluster(*self._profile, self._run, self._listener, self._logs)
+                open_cluster(profile, document, self._run, self._listener, self._logs)
             )
         return self._cluster
 

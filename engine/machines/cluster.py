@@ -7,7 +7,7 @@ a dead one is done by another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,28 +29,29 @@ DEATHS = 1000
 a model's crash ends its own process, not the worker."""
 
 
-def check_cluster(profile: Profile, document: Document, run: Run, models: bool) -> None:
+def check_cluster(profile: Profile, document: Document, run: Run, sizes: Collection[int]) -> None:
     """Refuse a profile whose machines cannot be had, before anything is started.
 
     Args:
         profile: to look at.
         document: that it stands in.
         run: that wants to use them.
-        models: whether there is work for workers that hold a model.
+        sizes: GPUs that each model takes for which there is work; none where no model has any.
 
     Raises:
         InputError: there is no such scheduler, or SLURM takes no such jobs.
     """
     if profile.slurm is not None:
-        from engine.machines.slurm import try_submission
+        from engine.machines.submission import try_submission
 
-        try_submission(profile.slurm, document)
+        for size in sorted({1, *sizes}):
+            try_submission(profile.slurm.sized(size), document)
         return
     assert profile.scheduler is not None
     with _connected(profile.scheduler, document) as client:
         workers = Workers(client, run, lambda event: None)
         _require_fit(workers, profile.scheduler, document)
-        if models and not workers.addresses():
+        if sizes and not workers.addresses():
             what = (
                 f"workers of {profile.scheduler} hold no models: start them with "
                 "--resources model=1"
@@ -88,7 +89,14 @@ def open_cluster(
         jobs = SlurmJobs(profile.slurm, profile.dashboard, run, listener, logs)
         with jobs.cluster() as cluster, Client(cluster, set_as_default=False) as client:
             run = asking(run, profile.slurm.gpus > 0)
-            workers = Workers(client, run, listener, lasting=True, trouble=lambda: jobs.trouble)
+            workers = Workers(
+                client,
+                run,
+                listener,
+                lasting=True,
+                trouble=lambda: jobs.trouble,
+                dismiss=lambda worker, why: jobs.dismiss(cluster, worker, why),
+            )
             with jobs.kept(cluster, workers):
                 yield from _until_done(workers)
 

@@ -1,7 +1,7 @@
 """Jobs of a SLURM cluster, each with its workers: submitted, watched, submitted again, cancelled.
 
-dask-jobqueue writes the scripts and submits them. Which jobs are gone is asked of SLURM itself:
-Dask learns of a job only once its workers have reported.
+dask-jobqueue writes the scripts and submits them; what they ask for is in `submission`. Which jobs
+are gone is asked of SLURM itself: Dask learns of a job only once its workers have reported.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ import logging
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from engine.device import WORKERS_PER_JOB
 from engine.events import Listener, Note
+from engine.machines.submission import job_settings, reason
 from engine.machines.workers import Run, Workers
-from manifests.errors import InputError
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
 
-    from manifests.document import Document
     from manifests.profile import Slurm
-
-GRACE = 120
-"""Seconds before a job's time limit at which its workers end by themselves, handing work back."""
 
 LOOK_SECONDS = 5.0
 """How often SLURM is asked which jobs there are."""
@@ -37,14 +32,11 @@ LOOK_SECONDS = 5.0
 FAILURES = 3
 """Jobs that may end one after another before a worker of theirs has reported."""
 
+MORE_SECONDS = 300
+"""After how long more jobs are asked for again, where SLURM took only some."""
+
 PATIENCE_SECONDS = 60
 """How long no job has to run before a person is told what SLURM says of them."""
-
-ENVIRONMENT = (
-    "export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON=\"{'OMP_NUM_THREADS': None, "
-    "'MKL_NUM_THREADS': None, 'OPENBLAS_NUM_THREADS': None, 'MALLOC_TRIM_THRESHOLD_': None}\""
-)
-"""Keeps Dask from giving a model one thread, and freed memory back at once."""
 
 
 class SlurmJobs:
@@ -60,6 +52,10 @@ class SlurmJobs:
         where = hashlib.sha256("\n".join(run.folders).encode()).hexdigest()
         self._name = f"emovec-{where[:10]}"  # so that what a killed command left is found
         self._failures = 0
+        self._unfit: dict[str, str] = {}  # what is lacking, by job
+        self._shut_out: dict[str, None] = {}  # nodes
+        self._refused: list[str] = []
+        self._wanted, self._more_at, self._limit_told = slurm.jobs, 0.0, False
         self.trouble: str | None = None
 
     @contextmanager
@@ -69,6 +65,21 @@ class SlurmJobs:
         Talk with them is encrypted with keys of this run's own: others may share the network.
         """
         from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMJob
+        from distributed import Status
+
+        refused = self._refused
+
+        class Job(SLURMJob):
+            """A job that keeps what SLURM says when it does not take it."""
+
+            async def _submit_job(self, script_filename: str) -> str:
+                try:
+                    return str(await super()._submit_job(script_filename))
+                except RuntimeError as error:
+                    refused.append(reason(str(error).partition("stderr:")[2]))
+                    self.status = Status.failed  # else the cluster cannot be closed
+                    raise
 
         keys = self._logs / ".keys"
         shutil.rmtree(keys, ignore_errors=True)
@@ -76,6 +87,7 @@ class SlurmJobs:
         self._cancel()
         try:
             with SLURMCluster(
+                job_cls=Job,
                 **job_settings(self._slurm, self._name),
                 log_directory=str(self._logs),
                 security=True,
@@ -104,10 +116,9 @@ class SlurmJobs:
                 if states is None or self.trouble:
                     continue
                 seen |= {str(w["name"]) for w in workers.addresses().values()}
-                gone = self._gone(cluster, states)
-                self._judge(gone, seen)
-                if gone and not self.trouble:
-                    cluster.loop.add_callback(_replace, cluster, gone, n)
+                lost = self._lost(cluster, states, seen)
+                if not self.trouble and (lost or len(cluster.worker_spec) < self._wanted):
+                    cluster.loop.add_callback(_replace, cluster, lost, self._wanted)
                 idle = 0.0 if "RUNNING" in states.values() else idle + LOOK_SECONDS
                 if idle > PATIENCE_SECONDS:
                     idle = -1e9  # once is enough
@@ -121,20 +132,67 @@ class SlurmJobs:
             ended.set()
             watcher.join(timeout=30)
 
-    def _gone(self, cluster: SLURMCluster, states: dict[str, str]) -> list[str]:
-        """Return the names of jobs that SLURM no longer has, or never took."""
-        return [
-            name
-            for name, job in list(cluster.workers.items())
-            if job.job_id is None or str(job.job_id) not in states
-        ]
+    def dismiss(self, cluster: SLURMCluster, worker: str, why: str) -> None:
+        """Cancel the job of a worker that cannot do this run's tasks, and shut its node out.
 
-    def _judge(self, gone: list[str], seen: set[str]) -> None:
-        """Count jobs that ended before a worker reported; too many of them are one trouble."""
-        for name in gone:
+        Args:
+            cluster: that has the job.
+            worker: its name, which begins with the job's.
+            why: what it lacks.
+        """
+        jobs = list(cluster.workers.items())
+        found = next((n for n, _ in jobs if worker == n or worker.startswith(f"{n}-")), None)
+        if found is None or found in self._unfit:
+            return
+        self._unfit[found] = why
+        number = str(cluster.workers[found].job_id)
+        node = (_say("squeue", "-h", "-j", number, "-o", "%N") or "").strip()
+        if node:
+            self._shut_out[node] = None
+            options = cluster.new_spec["options"]
+            options["job_extra_directives"] = [
+                *job_settings(self._slurm, self._name)["job_extra_directives"],
+                f"--exclude={','.join(self._shut_out)}",
+            ]
+            self._listener(Note(f"no more jobs are submitted to {node}"))
+        _say("scancel", number)
+
+    def _lost(self, cluster: SLURMCluster, states: dict[str, str], seen: set[str]) -> list[str]:
+        """Return the jobs that SLURM no longer has or never took, after judging them.
+
+        Where it took some and not others, so many are kept for a while as it took: a limit on
+        jobs is no fault of theirs.
+        """
+        jobs = list(cluster.workers.items())
+        untaken = [name for name, job in jobs if job.job_id is None]
+        gone = [name for name, job in jobs if job.job_id and str(job.job_id) not in states]
+        now = time.monotonic()
+        if untaken and states:
+            self._wanted, self._more_at = len(states), now + MORE_SECONDS
+            if not self._limit_told:
+                self._limit_told = True
+                took = f"SLURM took {len(states)} of {self._slurm.jobs} jobs"
+                self._listener(Note(f"{took}: {self._refused[-1] if self._refused else ''}"))
+        elif now >= self._more_at:
+            self._wanted = self._slurm.jobs
+        self._judge(gone if states else [*gone, *untaken], seen)
+        return [*gone, *untaken]
+
+    def _judge(self, lost: list[str], seen: set[str]) -> None:
+        """Count jobs that ended before a worker did anything; too many of them are one trouble."""
+        for name in lost:
             reported = any(worker == name or worker.startswith(f"{name}-") for worker in seen)
-            self._failures = 0 if reported else self._failures + 1
-        if self._failures >= FAILURES:
+            useful = reported and name not in self._unfit
+            self._failures = 0 if useful else self._failures + 1
+        if self._failures < FAILURES:
+            return
+        unfit = list(self._unfit.values())
+        if self._refused and not any(name in self._unfit for name in lost):
+            nodes = f" without {', '.join(self._shut_out)} ({unfit[-1]})" if self._shut_out else ""
+            self.trouble = f"SLURM takes no jobs{nodes}: {self._refused[-1]}"
+        elif unfit:
+            self.trouble = f"{self._failures} SLURM jobs could not work for this run: {unfit[-1]}"
+        else:
             self.trouble = (
                 f"{self._failures} SLURM jobs ended before their workers reported; look at the "
                 f"newest {self._name}-*.err in {self._logs}, mend the profile, and run again"
@@ -175,78 +233,3 @@ def _say(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return None if done.returncode else done.stdout
-
-
-def job_settings(slurm: Slurm, name: str) -> dict[str, Any]:
-    """Return what dask-jobqueue needs to know of a job."""
-    threads = min(2, max(1, slurm.cores // slurm.workers_per_job))
-    lifetime = _seconds(slurm.time) - GRACE
-    return {
-        "queue": slurm.partition,
-        "account": slurm.account,
-        "walltime": slurm.time,
-        "cores": slurm.cores,
-        "memory": slurm.memory,
-        "processes": slurm.workers_per_job,
-        "job_name": name,
-        "job_extra_directives": [
-            *([f"--gres=gpu:{slurm.gpus}"] if slurm.gpus else []),
-            *slurm.directives,
-        ],
-        "job_script_prologue": [
-            *slurm.setup,
-            f"export {WORKERS_PER_JOB}={slurm.workers_per_job}",
-            ENVIRONMENT,
-        ],
-        "python": slurm.python,
-        "interface": slurm.interface,
-        "worker_extra_args": [
-            *("--resources", "model=1", "--nthreads", str(threads), "--no-dashboard"),
-            *("--preload", "engine.tasks"),
-            *("--lifetime", f"$(({lifetime} - SECONDS))s"),  # of the job, its setup counted
-        ],
-    }
-
-
-def _seconds(time: str) -> int:
-    """Return the seconds of [days-]hours:minutes:seconds."""
-    days, _, clock = time.rpartition("-")
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def try_submission(slurm: Slurm, document: Document) -> None:
-    """Have SLURM say whether it would take such a job.
-
-    Raises:
-        InputError: it would not, in SLURM's words, or there is no SLURM here.
-    """
-    if shutil.which("sbatch") is None:
-        what = "there is no sbatch here; submit from a machine of the cluster"
-        raise InputError(document.problem(("slurm",), what))
-    if _seconds(slurm.time) < 2 * GRACE:
-        what = f"too short: workers end {GRACE} s before it; give at least {2 * GRACE} s"
-        raise InputError(document.problem(("slurm", "time"), what))
-    from dask_jobqueue.slurm import SLURMJob
-
-    job = SLURMJob("tcp://127.0.0.1:1", "trial", **job_settings(slurm, "emovec-trial"))
-    with TemporaryDirectory() as folder:
-        script = Path(folder) / "job.sh"
-        script.write_text(job.job_script(), encoding="utf-8")
-        try:
-            tried = subprocess.run(
-                ["sbatch", "--test-only", str(script)], capture_output=True, text=True, timeout=120
-            )
-        except subprocess.TimeoutExpired:
-            what = "SLURM's controller does not answer; look at sinfo"
-            raise InputError(document.problem(("slurm",), what)) from None
-    if tried.returncode:
-        lines = [line for line in tried.stderr.splitlines() if line.strip()]
-        why = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines)
-        key = [key for word, key in KEYS.items() if word in why.lower()][:1]
-        what = f"SLURM does not take such a job: {why or 'no reason given'}"
-        raise InputError(document.problem(("slurm", *key), what))
-
-
-KEYS = {"partition": "partition", "account": "account", "gres": "gpus", "time": "time"}
-"""Which key of a profile a word of SLURM's refusal speaks of."""

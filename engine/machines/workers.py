@@ -16,11 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.child import ChildFailed
 from engine.events import EVENT_TYPES, Listener, Note
 from engine.versions import other_versions
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Scheduler
 
     from engine.tasks import WorkerUnfit
 
@@ -32,6 +33,15 @@ LOOK_SECONDS = 1.0
 
 WAIT_SECONDS = 30.0
 """After how long without any worker a person is told."""
+
+TRIES = 3
+"""How often a task is given to a cluster's workers that give it back without any progress."""
+
+REST_SECONDS = 15.0
+"""How long a worker gets nothing after it gave something back: its job may be ending."""
+
+NOBODY = "tcp://127.0.0.1:1"
+"""No worker's address; a task without any address may go to all."""
 
 HALF_SLOT = {"model": 0.5}
 """For tasks of which one may be read while another is written, with the same model."""
@@ -48,6 +58,7 @@ class Run:
         program: digest of this program's source.
         folders: that a worker must see, under the same paths.
         gpu: whether a worker must have one.
+        models: folders of models that a worker must see.
     """
 
     token: str
@@ -56,6 +67,7 @@ class Run:
     program: str
     folders: tuple[str, ...] = ()
     gpu: bool = False
+    models: tuple[str, ...] = ()
 
     @property
     def topic(self) -> str:
@@ -109,12 +121,28 @@ class Workers:
         listener: Listener,
         lasting: bool = False,
         trouble: Callable[[], str | None] = lambda: None,
+        dismiss: Callable[[str, str], None] | None = None,
     ):
+        """Use workers for a run.
+
+        Args:
+            client: a Dask client of theirs.
+            run: the run.
+            listener: told what tasks tell, and what becomes of workers.
+            lasting: whether they come and go by themselves.
+            trouble: says why no more of them come, None while they do.
+            dismiss: given the name of a worker that cannot do this run's tasks, and why, where
+                another can be had in its place; gives trouble if too many cannot.
+        """
         self.client, self.run, self.lasting = client, run, lasting
-        self._listener, self._trouble = listener, trouble
+        self._listener, self._trouble, self._dismiss = listener, trouble, dismiss
         self._looked_at: set[str] = set()
         self._unfit: dict[str, str] = {}
         self._compared: set[str] = set()
+        self._anywhere: set[str] = set()
+        self._allowed = [NOBODY]
+        self._told: list[str] | None = None
+        self._looked = -LOOK_SECONDS
         client.subscribe_topic(run.topic, _relay(listener))
 
     def submit(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
@@ -123,8 +151,11 @@ class Workers:
 
         key = f"{work.__name__}-{uuid.uuid4().hex}"
         self.require_there()
-        if self._unfit and "workers" not in options:
-            options["workers"] = self.fit()
+        if "workers" not in options:
+            self._anywhere.add(key)
+            if self._unfit:
+                self.fit()
+                options["workers"] = self._allowed
         return self.client.submit(
             tasks.call, self.run, work, *arguments, key=key, pure=False, **options
         )
@@ -141,7 +172,7 @@ class Workers:
             for future in [future for future in left if future in ended]:
                 left.remove(future)
                 yield future
-            if not self.lasting or ended or self.addresses():
+            if not self.lasting or ended or set(self.addresses()) - set(self._unfit):
                 alone_since, told = time.monotonic(), False
             elif not told and time.monotonic() - alone_since > WAIT_SECONDS:
                 told = True
@@ -159,12 +190,27 @@ class Workers:
             with self.client.as_current():  # a wait belongs to the loop of its futures' client
                 found = wait(list(futures), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
         except TimeoutError:
-            self.require_there()
-            return set()
+            found = None
         except CancelledError:  # the connection is lost: nobody else cancels what is waited for
             raise ClusterGone(GONE) from None
         self.require_there()
-        return set(found.done)
+        if self.lasting and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._keep_from_unfit()
+            self._looked = time.monotonic()
+        return set(found.done) if found is not None else set()
+
+    def _keep_from_unfit(self) -> None:
+        """Let tasks that wait go to the workers that are fit now, and to no others.
+
+        Dask keeps what it was told when a task was given to it: workers that come later would
+        never get it, though all that were there are gone.
+        """
+        self.fit()
+        if not self._unfit or self._allowed == self._told:
+            return
+        self._anywhere &= set(self.client.futures)
+        self.client.run_on_scheduler(_allow, keys=sorted(self._anywhere), addresses=self._allowed)
+        self._told = self._allowed
 
     def result(self, future: Future) -> Any:
         """Return what a future gives.
@@ -187,18 +233,70 @@ class Workers:
         if self.client.status not in ("running", "connecting"):
             raise ClusterGone(GONE)
 
+    def gave_back(self, error: BaseException | None) -> bool:
+        """Tell whether a task failed for its worker's sake, so that it is to be tried again.
+
+        That a model's process died counts: its job may be ending.
+        """
+        from distributed import KilledWorker
+
+        from engine.tasks import WorkerUnfit
+
+        if not self.lasting:
+            return False
+        if isinstance(error, WorkerUnfit):
+            self.leave_out(error)
+            return True
+        return isinstance(error, KilledWorker) or (isinstance(error, ChildFailed) and error.crashed)
+
+    def insist(
+        self,
+        future: Future,
+        again: Callable[[], Future],
+        progress: Callable[[], int] = lambda: 0,
+    ) -> Any:
+        """Return what a future gives, trying again where a worker gave its task back.
+
+        Args:
+            future: of the task.
+            again: submits it again.
+            progress: says how far the task is, in any unit; TRIES count from the last progress.
+
+        Raises:
+            ClusterGone: it will give nothing.
+        """
+        failed, before = 0, progress()
+        while True:
+            try:
+                return self.result(future)
+            except ClusterGone:
+                raise
+            except Exception as error:
+                failed, before = (1 if progress() > before else failed + 1), progress()
+                if not self.gave_back(error) or failed >= TRIES:
+                    raise
+            time.sleep(REST_SECONDS)
+            future = again()
+
     def leave_out(self, error: WorkerUnfit) -> None:
         """Give a worker nothing more that says of itself that it cannot do this run's tasks."""
         self._looked_at.add(error.worker)
         if error.worker not in self._unfit:
-            self._unfit[error.worker] = str(error)
-            self._listener(Note(f"{error}; it is left out"))
+            self._found_unfit(error.worker, str(error))
+
+    def _found_unfit(self, address: str, why: str) -> None:
+        self._unfit[address] = why
+        self._listener(Note(f"{why}; it is left out"))
+        worker = self.addresses().get(address)
+        if self._dismiss is not None and worker is not None:
+            self._dismiss(str(worker["name"]), why)
 
     def fit(self) -> list[str]:
         """Return the workers that can do this run's tasks; others are told of once.
 
         Raises:
-            ClusterGone: there are workers, and none can.
+            ClusterGone: there are workers, none can, nor could any that is gone, and no others
+                are to come in their place.
         """
         there = self.addresses()
         if not self.lasting:
@@ -210,13 +308,13 @@ class Workers:
             for address, answer in found.items():
                 self._looked_at.add(address)
                 if isinstance(answer, ImportError | tasks.WorkerUnfit):
-                    self._unfit[address] = str(answer)
-                    self._listener(Note(f"{answer}; it is left out"))
+                    self._found_unfit(address, str(answer))
                 elif isinstance(answer, tuple):
                     self._compare(*answer)
         fit = [address for address in there if address not in self._unfit]
-        if there and not fit:
+        if there and not fit and self._allowed == [NOBODY] and self._dismiss is None:
             raise ClusterGone(next(self._unfit[address] for address in there))
+        self._allowed = fit or self._allowed
         return fit
 
     def _compare(self, host: str, versions: dict[str, str]) -> None:
@@ -251,6 +349,15 @@ class Workers:
             return
         with contextlib.suppress(OSError, TimeoutError, AttributeError):  # it goes just now
             self.client.run(getattr(tasks, name), self.run.token, on_error="ignore")
+
+
+def _allow(keys: list[str], addresses: list[str], dask_scheduler: Scheduler) -> None:
+    """Have a scheduler give tasks to some workers only, at once where they are there."""
+    there = [key for key in keys if key in dask_scheduler.tasks]
+    dask_scheduler.set_restrictions(dict.fromkeys(there, addresses))
+    for worker in [dask_scheduler.workers[a] for a in addresses if a in dask_scheduler.workers]:
+        waiting = dask_scheduler.bulk_schedule_unrunnable_after_adding_worker(worker)
+        dask_scheduler.transitions(waiting, f"allow-{uuid.uuid4().hex}")
 
 
 def asking(run: Run, gpu: bool) -> Run:
