@@ -6,12 +6,14 @@ One long-lived process does runs itself, as a notebook would, and starts others 
 their own. Faults: the model's process is killed, the run is interrupted or killed, an output is
 lost. After each run, and after what a fault left was brought to its end, this process's memory,
 threads, open files and children are counted, the processes that are left of others, and files in
-the temporary folder, in the cache and half written ones in the run's folder.
+the temporary folder, in the cache and half written ones in the run's folder. What grew beyond
+LIMITS ends it with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import random
@@ -59,9 +61,14 @@ WARM = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """What is there after a run: megabytes of resident memory, and numbers of the rest."""
+    """What is there after a run: megabytes of memory, and numbers of the rest.
+
+    `rss_mb` is resident memory as it is, `held_mb` what is this process's alone once the C library
+    has given back what is free between pieces that are held: a leak shows there.
+    """
 
     rss_mb: float
+    held_mb: float
     threads: int
     open_files: int
     children: int
@@ -69,6 +76,15 @@ class Sample:
     temporary: int
     cache: int
     partial: int
+
+
+LIMITS = {"held_mb": 1.05, "threads": 1, "temporary": 1, "cache": 1}
+"""How many times the first third's median the last third's may be."""
+
+NONE_LEFT = ("children", "others", "partial")
+
+FONTS = 64
+"""Open files that matplotlib keeps: a font for each thread that drew, so many at most."""
 
 
 class Soak:
@@ -113,9 +129,12 @@ class Soak:
     def _sample(self, run: Run) -> Sample:
         gc.collect()
         me = psutil.Process()
+        rss = me.memory_info().rss
+        ctypes.CDLL(None).malloc_trim(0)
         others = [p for p in processes_of(self._token) if p.pid != me.pid]
         return Sample(
-            rss_mb=me.memory_info().rss / 1e6,
+            rss_mb=rss / 1e6,
+            held_mb=me.memory_full_info().uss / 1e6,
             threads=me.num_threads(),
             open_files=me.num_fds(),
             children=len(me.children(recursive=True)),
@@ -162,6 +181,26 @@ def _striking(fault: str, delay: float) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def grown(samples: list[Sample]) -> list[str]:
+    """Return what of the warm runs was left over, or grew, in a sentence each."""
+    warm = samples[WARM:]
+    third = max(1, len(warm) // 3)
+    found = [
+        f"{name}: {max(getattr(s, name) for s in warm)} were left"
+        for name in NONE_LEFT
+        if any(getattr(s, name) for s in warm)
+    ]
+    for name, times in LIMITS.items():
+        values = [getattr(s, name) for s in warm]
+        first, last = statistics.median(values[:third]), statistics.median(values[-third:])
+        if last > times * first:
+            found.append(f"{name}: {first:.0f} in the first third of runs, {last:.0f} in the last")
+    first_open, most = warm[0].open_files, max(s.open_files for s in warm)
+    if most > first_open + FONTS:
+        found.append(f"open_files: {first_open} after the first warm run, up to {most}")
+    return found
+
+
 def report(samples: list[Sample], faults: Counter[str], minutes: float) -> str:
     """Return what was there after the first runs and after the last, and how it grew."""
     warm = samples[WARM:]
@@ -189,6 +228,9 @@ def main() -> None:
         while time.monotonic() - began < 60 * options.minutes or len(soak.samples) <= WARM:
             soak.round()
         print(report(soak.samples, soak.faults, (time.monotonic() - began) / 60))
+        if found := grown(soak.samples):
+            raise SystemExit("\n".join(found))
+        print("nothing grew")
 
 
 if __name__ == "__main__":

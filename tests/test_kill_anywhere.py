@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.killing import (
     kinds_of,
     small_run,
 )
+from tests.soak import WARM, Sample, grown
 from tests.test_verify import Run
 
 KILLS = int(os.environ.get("EMOVEC_KILLS", "44"))
@@ -78,3 +80,15 @@ def test_stops_and_interruptions_at_random_moments_of_every_stage(
     count = end_anywhere(*small, tmp_path, moments, [signal.SIGTERM, signal.SIGINT])
     print(count)
     assert count.struck == len(moments)
+
+
+def test_a_soak_names_what_grew_and_what_was_left() -> None:
+    still = Sample(900.0, 600.0, 19, 15, 0, 0, 4, 2, 0)
+    assert grown([still] * 12) == []
+    warming = [replace(still, held_mb=100.0 * n) for n in range(1, WARM + 1)]
+    assert grown([*warming, *[still] * 9]) == []
+    leaking = [replace(still, held_mb=600.0 + 10 * n, threads=19 + n) for n in range(12)]
+    assert [line.partition(":")[0] for line in grown(leaking)] == ["held_mb", "threads"]
+    assert grown([*[still] * 8, replace(still, others=1)]) == ["others: 1 were left"]
+    fonts = [replace(still, open_files=15 + 2 * n) for n in range(40)]
+    assert [line.partition(":")[0] for line in grown(fonts)] == ["open_files"]
