@@ -1,7 +1,8 @@
 """What arXiv 2606.26987 found, each finding as a formula with thresholds that decides it.
 
 The findings are the paper's, the thresholds this project's. What is computed is in
-`analysis.predicates`.
+`analysis.predicates`. Claims are about the expected peak, which need not be the block with the
+largest r in the stories at hand.
 """
 
 from __future__ import annotations
@@ -68,10 +69,13 @@ class Claim:
     estimators: tuple[str, ...] = ("",)
 
 
+EXPECTED_PEAK = (
+    "the expected peak, the block where infinitely many stories would give the largest r"
+)
 SIMILARITIES = ("cka", "cka_debiased")
 _NAMES = {
     "embedding": "the embedding output",
-    "random": "the peak of the same model with random weights",
+    "random": "the same model with random weights",
     "bag_of_words": "a bag of words",
     "lexical": "the ratings of the stories' words",
 }
@@ -80,45 +84,47 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "valence-peak",
         "PC1 follows valence at .7 or more in some block",
-        f"figure: r at the peak. Holds if its interval reaches {PEAK_R} throughout and corrected p "
-        f"< {SIGNIFICANT}, fails if its interval lies below",
+        f"Measured: r at {EXPECTED_PEAK}. Holds if its interval reaches {PEAK_R} throughout and "
+        f"corrected p < {SIGNIFICANT}, fails if its interval lies below",
         "stories",
         valence_peak,
     ),
     Claim(
         "late-emergence",
         "PC1 follows valence late only",
-        f"figure: depth of the peak. Holds if the first of {RUN} consecutive blocks with corrected "
-        f"p < {SIGNIFICANT} (onset) and the peak's whole interval lie at depth {HALFWAY} or more, "
-        f"and {RUN} consecutive blocks before have intervals below half the peak. Fails if onset "
-        f"or the peak's whole interval lie before, or there is no onset and the peak's interval "
-        f"lies below {PEAK_R}",
+        f"Measured: depth of {EXPECTED_PEAK}. Holds if the first of {RUN} consecutive blocks with "
+        f"corrected p < {SIGNIFICANT} (onset) and the whole interval of the peak's depth lie at "
+        f"{HALFWAY} or more, and {RUN} consecutive blocks before have intervals of r below half "
+        "the peak's r. Fails if onset or that whole interval lie before, or there is no onset and "
+        f"the interval of the peak's r lies below {PEAK_R}",
         "stories",
         late_emergence,
     ),
     Claim(
         "early-collapse",
         "valence peaks early and collapses after",
-        f"figure: the largest r of the weakest {RUN} consecutive blocks after the peak's interval "
-        f"begins, over the peak's. Holds if its interval lies at {COLLAPSED} or less, the peak's "
-        f"whole interval at depth {HALFWAY} or less, and the peak's corrected p < {SIGNIFICANT}. "
-        "Fails if either interval lies above, or there are no such blocks",
+        f"Measured: the largest expected r of the weakest {RUN} consecutive blocks after the "
+        f"interval of the peak's depth begins, over r at the peak: {EXPECTED_PEAK}. Holds if its "
+        f"interval lies at {COLLAPSED} or less, the whole interval of the peak's depth at "
+        f"{HALFWAY} or less, and the peak's corrected p < {SIGNIFICANT}. Fails if either interval "
+        "lies above, or there are no such blocks",
         "stories",
         early_collapse,
     ),
     Claim(
         "collapse-and-return",
         "valence is there, is lost over some blocks and comes back",
-        f"figure: the largest r of {RUN} consecutive blocks over the smaller of the largest r "
-        f"before and after, where that is least. Holds if its interval lies at {COLLAPSED} or less "
-        f"and corrected p < {SIGNIFICANT} both before and after, fails if its interval lies above",
+        f"Measured: the largest expected r of {RUN} consecutive blocks over the smaller of the "
+        "expected peaks before and after them, where that is least. Holds if its interval lies at "
+        f"{COLLAPSED} or less and corrected p < {SIGNIFICANT} both before and after, fails if its "
+        "interval lies above",
         "stories",
         collapse_and_return,
     ),
     Claim(
         "three-cka-phases",
         "the space passes through three phases over depth",
-        f"figure: of the best three runs of {MIN_PHASE} or more blocks, by how much CKA within "
+        f"Measured: of the best three runs of {MIN_PHASE} or more blocks, by how much CKA within "
         "exceeds CKA across the weaker boundary, at the same distance between blocks. Holds if "
         f"its interval reaches {PHASE_GAP} throughout, fails if it lies below",
         "emotions",
@@ -129,7 +135,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "cka-high",
         "the space stays the same throughout",
-        f"figure: the smallest CKA of two blocks. Holds if its interval reaches {HIGH_CKA} "
+        f"Measured: the smallest CKA of two blocks. Holds if its interval reaches {HIGH_CKA} "
         "throughout, fails if it lies below",
         "emotions",
         cka_high,
@@ -139,8 +145,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "axis-turns-space-stays",
         "the valence axis turns over depth while the space stays",
-        f"figure: median cosine of valence directions of blocks {FAR} or more of the depth apart, "
-        "between itself and itself freed of the stories' noise. Holds if both lie at "
+        f"Measured: median cosine of valence directions of blocks {FAR} or more of the depth "
+        "apart, between itself and itself freed of the stories' noise. Holds if both lie at "
         f"{LOW_COSINE} or less and the interval of their median CKA reaches {HIGH_CKA}. Fails if "
         "either lies on the other side throughout",
         "the stories' noise",
@@ -152,8 +158,9 @@ CLAIMS: tuple[Claim, ...] = (
         Claim(
             f"{axis}-beyond-{baseline.replace('_', '-')}",
             f"{'PC1' if axis == 'valence' else 'PC2'} follows {axis} better than {name} does",
-            f"figure: r at the peak less that of {name}. Holds if its interval lies above 0, fails "
-            "if it lies at 0 or below",
+            f"Measured: r at {EXPECTED_PEAK}, less that of {name}"
+            f"{' at its own expected peak' if baseline == 'random' else ''}. Holds if its interval "
+            "lies above 0, fails if it lies at 0 or below",
             "stories",
             beyond(axis, baseline),
             without=False,
@@ -164,7 +171,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "arousal-by-corpus",
         "how well PC2 follows arousal depends on the corpus",
-        "figure: r at the peak, one corpus less the other. Holds if its interval lies "
+        f"Measured: r at {EXPECTED_PEAK}, one corpus less the other. Holds if its interval lies "
         f"{AROUSAL_GAP} or more from 0, fails if it lies within {AROUSAL_GAP} of 0",
         "stories",
         of_pair=arousal_by_corpus,
@@ -172,15 +179,15 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "own-corpus-better",
         "a model's PC1 follows valence better in its own stories than in another's",
-        "figure: r at the peak, own corpus less the other. Holds if its interval lies above 0, "
-        "fails if it lies at 0 or below",
+        f"Measured: r at {EXPECTED_PEAK}, own corpus less the other. Holds if its interval lies "
+        "above 0, fails if it lies at 0 or below",
         "stories",
         of_pair=own_better,
     ),
     Claim(
         "cleaner-directions",
         "one corpus gives cleaner valence directions",
-        "figure: median cosine of neighbouring blocks' valence directions, one corpus less the "
+        "Measured: median cosine of neighbouring blocks' valence directions, one corpus less the "
         "other, between itself and itself freed of the stories' noise. Holds if both lie "
         f"{COSINE_GAP} or more from 0 on one side, fails if both lie within {COSINE_GAP} of 0",
         "the stories' noise",
@@ -191,16 +198,16 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "clusters-apart",
         "positive and negative emotions are further apart in one corpus",
-        "figure: silhouette on the plane of PC1 and PC2 at each corpus' peak, one corpus less the "
-        f"other. Holds if its interval lies {SILHOUETTE_GAP} or more from 0, fails if it lies "
-        f"within {SILHOUETTE_GAP} of 0",
+        "Measured: silhouette on the plane of PC1 and PC2, one corpus less the other, each at "
+        f"{EXPECTED_PEAK} with valence. Holds if its interval lies {SILHOUETTE_GAP} or more from "
+        f"0, fails if it lies within {SILHOUETTE_GAP} of 0",
         "emotions",
         of_pair=clusters_apart,
     ),
     Claim(
         "cka-grids-alike",
         "the CKA grids of two corpora are alike",
-        f"figure: Pearson's r of the two grids over pairs of blocks, the mean at each distance "
+        f"Measured: Pearson's r of the two grids over pairs of blocks, the mean at each distance "
         "between blocks taken off both. Holds if its interval reaches "
         f"{ALIKE} throughout, fails if it lies below",
         "emotions",

@@ -252,6 +252,10 @@ def status(
     if all(s.state is State.DONE for s in statuses if s.stage.kind == "tables"):
         print_results(console, job.plan, job.layout)
         print_summary(console, job.plan, job.layout)
+    if any(s.state is State.DONE for s in statuses if s.stage.kind == "effects"):
+        from engine.steering.summary import print_steering
+
+        print_steering(console, job.layout)
     return None
 
 

@@ -44,7 +44,10 @@ FIRST = (
 )
 """Tables that are carried before others."""
 
-SHOWN = ("geometry", "claim_summary", "activations", "detection", "corpora", "norms")
+SHOWN = (
+    *("geometry", "claims", "claim_summary", "profiles"),
+    *("activations", "detection", "corpora", "norms"),
+)
 
 
 def page_job(plan: Plan, layout: Layout) -> dict[str, Any]:

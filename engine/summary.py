@@ -173,13 +173,13 @@ def print_summary(console: Console, plan: Plan, layout: Layout) -> None:
 
     from analysis.report.sentences import summary
 
-    names = ("geometry", "claim_summary", "activations", "detection")
-    geometry, claims, activations, detection = (
+    names = ("geometry", "claim_summary", "activations", "detection", "profiles")
+    tables = [
         pd.read_csv(layout.tables / f"{name}.csv", keep_default_na=False, na_values=["nan"])
         for name in names
-    )
+    ]
     twins = {(plan.random_twin(cell), cell.corpus) for cell in plan.study.cells}
-    for said in summary(geometry, claims, activations, detection, twins):
+    for said in summary(*tables, twins):
         console.print(f"\n[bold]{escape(said.about)}[/bold]", soft_wrap=True)
         for sentence in said.sentences:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))

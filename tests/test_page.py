@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claim_tables import claims_table, norms_table, summary_table
+from analysis.claim_tables import claims_table, norms_table, profiles_table, summary_table
 from analysis.claims import CLAIMS
 from analysis.detection_table import detection_table
 from analysis.geometry_table import geometry_table, peaks
 from analysis.report.content import CorpusContent, Refused, RunContent, Story
+from analysis.report.numbers import decimal
 from analysis.report.page import STATISTICS, build_page
 from analysis.report.payload import packed, payload
 from analysis.report.safe import visible
@@ -117,7 +118,9 @@ def made_run(name: str = "made") -> RunContent:
         cells=cells,
         tables={
             "geometry": geometry,
+            "claims": claims,
             "claim_summary": summary_table(claims, cells),
+            "profiles": profiles_table(cells),
             "activations": activation_table(cells),
             "detection": detection_table(cells),
             "corpora": corpora.assign(stories=2.0 * N_EMOTIONS, refused_leak=[7.0, np.nan]),
@@ -245,23 +248,24 @@ def test_sentences_say_what_the_tables_hold(run: RunContent) -> None:
         run.tables["claim_summary"],
         run.tables["activations"],
         run.tables["detection"],
+        run.tables["profiles"],
         {("large", "stories")},
     )
     assert [s.about for s in said] == [
-        *("In all", "small reads stories", "small reads tales", "small: stories against tales")
+        *("small reads stories", "small reads tales", "small: stories against tales", "In all")
     ]
     claims = run.tables["claim_summary"]
     own = claims[(claims["model"] == "small") & (claims["summary"] != "no such baseline")]
-    assert f"{own['holds'].sum():,} hold, {own['fails'].sum():,} fail" in said[0].sentences[0]
+    assert f"{own['holds'].sum():,} hold, {own['fails'].sum():,} fail" in said[-1].sentences[0]
     geometry = run.tables["geometry"]
     best = peaks(geometry[(geometry["window"] == "no-first") & (geometry["contrast"] == CONTRAST)])
     row = best[(best["model"] == "small") & (best["corpus"] == "stories")].iloc[0]
-    first = said[1].sentences[0]
+    first = said[0].sentences[0]
     assert f"at layer {row['layer']} " in first
     assert f"|r| = {row['valence_r']:.2f}".replace("0.", ".") in first
     assert f"over {N_EMOTIONS - 2} emotions" in first
     assert "corrected" in first
-    text = " ".join(said[1].sentences)
+    text = " ".join(said[0].sentences)
     assert f"random weights {row['valence_random_r']:.2f}".replace("0.", ".") in text
     massive = run.tables["activations"]
     layers = massive[
@@ -274,8 +278,81 @@ def test_sentences_say_what_the_tables_hold(run: RunContent) -> None:
         "model == 'small' and corpus == 'stories' and window == 'no-first' and layer >= 0"
     )
     best = found.sort_values("mean_reciprocal_rank").iloc[-1]
-    assert f"tell stories apart best at layer {best['layer']}: among {N_EMOTIONS}" in text
-    assert f"among the first five in {best['top_5']:.0%}" in text
+    assert f"tell stories apart best at layer {best['layer']} (largest mean of 1 / rank)" in text
+    assert f"among {N_EMOTIONS} emotions a story's own ranks first" in text
+    assert f"among the first five in {100 * best['top_5']:.1f} %" in text
+
+
+def test_the_two_peaks_are_told_apart_on_the_card_and_in_every_claim(
+    run: RunContent, page: str
+) -> None:
+    profiles = run.tables["profiles"].query(
+        "model == 'small' and corpus == 'stories' and window == 'no-first' and dimensions == 'all'"
+    )
+    profiles = profiles[(profiles["contrast"] == CONTRAST) & (profiles["norms"] == NORMS)]
+    geometry = run.tables["geometry"].query(
+        "model == 'small' and corpus == 'stories' and window == 'no-first' and layer >= 0"
+    )
+    geometry = geometry[geometry["contrast"] == CONTRAST]
+    best = geometry.loc[geometry["arousal_r"].idxmax()]
+    text = html.unescape(page.partition('<section id="claims"')[0])
+    assert f"PC2 follows arousal most closely at layer {best['layer']}: " in text
+    assert len(profiles) == 2
+    for row in profiles.to_dict("records"):
+        component = 1 if row["axis"] == "valence" else 2
+        assert (
+            f"of PC{component} with {row['axis']} it is layer {row['peak']:.0f} (layers "
+            f"{row['peak_from']:.0f} to {row['peak_to']:.0f}), with an r of "
+            f"{decimal(row['peak_infinite'])} ({decimal(row['peak_low'])} to "
+            f"{decimal(row['peak_high'])}; in these stories {decimal(row['peak_r'])})"
+        ) in text
+    for claim in CLAIMS:
+        assert claim.formula.startswith("Measured: ")
+        if re.search(r"\bpeak", claim.formula):
+            assert re.search("expected peak", claim.formula), claim.name
+    decided = run.tables["claims"].query(
+        "claim == 'valence-peak' and model == 'small' and corpus == 'stories' and "
+        "window == 'no-first' and dimensions == 'all'"
+    )
+    row = decided[decided["contrast"] == CONTRAST].iloc[0]
+    measured = f"{decimal(row['figure'])} [{decimal(row['low'])}, {decimal(row['high'])}]"
+    assert f"<td>{measured} at {row['at']}</td>" in page
+
+
+def test_a_stranger_is_told_first_what_was_done(run: RunContent, page: str) -> None:
+    assert "<h1><bdi>Emotions in small</bdi></h1>" in page
+    head = page.partition('<section id="found"')[0].partition("<h1>")[2]
+    said = [html.unescape(s) for s in re.findall(r'<p class="lead">([^<]*)</p>', head)]
+    assert len(said) == 3
+    assert said[0] == (
+        f"small reads short stories about people who feel one of {N_EMOTIONS} emotions: stories "
+        "(400, written by small) and tales (400, written by small)."
+    )
+    assert "mean residual stream over its stories" in said[1]
+    assert f"by the norms {NORMS}" in said[2]
+    found = page.partition('<section id="found"')[2].partition("</section>")[0]
+    assert found.rindex("verdicts on") > found.rindex("</article>"), "the count comes last"
+    words = [html.unescape(t) for t in re.findall(r"<dd>([^<]*)</dd>", page)]
+    assert any("no-first = [1, 90)" in says for says in words)
+    assert any(f"{CONTRAST}: the mean over emotions is taken off, and" in says for says in words)
+    assert any("ridge: " in says for says in words)
+
+
+def test_a_claims_table_has_no_empty_column(run: RunContent) -> None:
+    tables = run.tables | {"claim_summary": run.tables["claim_summary"].assign(artefact="")}
+    section = build_page([dataclasses.replace(run, tables=tables)]).partition('id="claims"')[2]
+    section = section.partition("</section>")[0]
+    assert 'scope="col">random weights</th>' in section
+    assert 'scope="col">artefact</th>' not in section
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.744, ".74"), (-0.05, "-.05"), (1.0, "1.00"), (10.5, "10.50"), (np.nan, "\N{EN DASH}")],
+)
+def test_numbers_have_one_form(value: float, shown: str) -> None:
+    assert decimal(value) == shown
+    assert decimal(value, sign=True) == (f"+{shown}" if value > 0 else shown)
 
 
 def test_methods_are_those_of_the_manifest(page: str) -> None:
@@ -613,6 +690,7 @@ def test_two_runs_with_different_choices_and_hostile_names(browser: Any, tmp_pat
     geometry, claims = geometry_table(late), claims_table(late)
     tables = {
         "geometry": geometry,
+        "claims": claims,
         "claim_summary": summary_table(claims, late),
         "activations": activation_table(late),
     }

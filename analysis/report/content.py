@@ -89,8 +89,8 @@ class RunContent:
         manifest: with every default, and what it was resolved to.
         versions: of the programs that made stages of a kind (reading, analysis), by kind.
         cells: results of every cell.
-        tables: `geometry`, `claim_summary`, `activations`, `detection`, `corpora` and `norms` of
-            the run.
+        tables: `geometry`, `claims`, `claim_summary`, `profiles`, `activations`, `detection`,
+            `corpora` and `norms` of the run.
         files: tables to download, by file name.
         left: names of tables that are too large to carry.
         corpora: every corpus.

@@ -7,6 +7,8 @@ from typing import Any
 
 from analysis.directions import FOLDS
 from analysis.report.content import RunContent
+from analysis.report.introduction import contrast_says, window_name
+from analysis.report.numbers import decimal, percent
 from manifests.builtin import BUILTIN_MODELS
 
 
@@ -164,11 +166,7 @@ def _backends(manifest: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _reading(spec: dict[str, Any], backends: dict[str, list[str]]) -> list[str]:
-    windows = ", ".join(
-        f"{w['name']} = [{w['start']}, {w.get('end', 'end')})"
-        + (", each token divided by its root mean square" if w["normalize"] == "rms" else "")
-        for w in spec["windows"]
-    )
+    windows = ", ".join(map(window_name, spec["windows"]))
     layers = spec["layers"] if spec["layers"] == "all" else ", ".join(map(str, spec["layers"]))
     readers = "; ".join(
         backend if len(backends) == 1 else f"{backend} ({', '.join(models)})"
@@ -185,8 +183,10 @@ def _reading(spec: dict[str, Any], backends: dict[str, list[str]]) -> list[str]:
 def _analysis(run: RunContent, spec: dict[str, Any]) -> list[str]:
     norms = ", ".join(_file_name(n["source"]) for n in spec["norms"])
     lines = [
-        f"Contrasts: {', '.join(spec['contrasts'])}; the neutral basis explains "
-        f"{spec['neutral_variance']:.0%} of the neutral texts' variance.",
+        "An emotion's vector at a layer is the mean over its stories of their mean residuals, "
+        f"changed by a contrast ({'; '.join(map(contrast_says, spec['contrasts']))}). As many "
+        f"components of the neutral texts are taken off as explain "
+        f"{percent(spec['neutral_variance'])} of their variance.",
         "PCA over all emotions of a corpus by full SVD; r over those that the norms rate "
         f"({norms}).",
         f"Intervals over stories from {spec['bootstraps']:,} draws of topics with all their "
@@ -197,8 +197,8 @@ def _analysis(run: RunContent, spec: dict[str, Any]) -> list[str]:
     table = run.tables["norms"]
     for row in table.drop_duplicates(["axis", "norms", "norms_b"]).to_dict("records"):
         lines.append(
-            f"{row['norms']} and {row['norms_b']} agree on {row['axis']} at r = {row['r']:.2f} "
-            f"over {row['n']} emotions."
+            f"{row['norms']} and {row['norms_b']} agree on {row['axis']} at r = "
+            f"{decimal(row['r'])} over {row['n']} emotions."
         )
     return lines
 

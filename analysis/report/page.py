@@ -19,13 +19,16 @@ from plotly.offline import get_plotlyjs
 from analysis.claims import CLAIMS
 from analysis.predicates import NO_BASELINE
 from analysis.report.content import CorpusContent, RunContent, Story
+from analysis.report.introduction import introduction, terms, title
 from analysis.report.methods import citations, methods
+from analysis.report.numbers import MISSING, decimal, interval
 from analysis.report.payload import packed, packed_bytes, payload
 from analysis.report.safe import policy, visible, visible_in
 from analysis.report.sentences import Said, summary
 from analysis.report.steering import shown_steering
-from analysis.results import without_twins
+from analysis.results import preferred_window, without_twins
 from analysis.verdicts import Verdict
+from analysis.view import DIMENSIONS
 
 HERE = Path(__file__).parent
 PARTS = ("page.html", "page.css", "page.js")
@@ -38,6 +41,13 @@ STORIES_BYTES = 2_500_000
 
 MANY = 16
 """Of more cells or pairs, cards are folded by model and claims have one bar."""
+
+OPTIONAL = {
+    "turns_on": "turns on (leans on)",
+    "artefact": "artefact",
+    "random_twin": "random weights",
+}
+"""Columns of a claim's table that are left out where they would be empty."""
 
 STATISTICS = {
     "n_emotions": "emotions",
@@ -68,7 +78,10 @@ def build_page(runs: list[RunContent]) -> str:
     stories, fewer = _fitting_stories(runs)
     page = functools.partial(
         environment.get_template(PARTS[0]).render,
-        title=" and ".join(run.name for run in runs),
+        title=title(runs),
+        names_of_runs=" and ".join(run.name for run in runs),
+        introduction=introduction(runs),
+        terms=terms(runs),
         policy=policy(scripts),
         css=css,
         scripts=scripts,
@@ -129,12 +142,13 @@ def _shown(run: RunContent) -> dict[str, Any]:
         tables["claim_summary"],
         tables["activations"],
         tables["detection"],
+        tables["profiles"],
         twins,
     )
     return {
         "name": run.name,
         "said": said,
-        "models": _by_model(said[1:]) if len(said) > MANY else [],
+        "models": _by_model(said[:-1]) if len(said) > MANY else [],
         "statistics": _statistics(tables["corpora"]),
         "corpora": run.corpora,
         "methods": methods(run),
@@ -178,8 +192,8 @@ def _size(n_bytes: int) -> str:
 
 def _number(value: float) -> str:
     if value != value:
-        return "-"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2f}"
+        return MISSING
+    return f"{value:,.0f}" if float(value).is_integer() else decimal(value)
 
 
 def _cell_names(runs: list[RunContent]) -> list[str]:
@@ -203,6 +217,7 @@ def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
         bars: list[dict[str, Any]] = []
         for run in runs:
             table = run.tables["claim_summary"]
+            measured = _measured(run, claim.name)
             shown = {(cell.model, cell.corpus) for cell in without_twins(run.cells)}
             for row in table[table["claim"] == claim.name].to_dict("records"):
                 if (row["model"], row["corpus"]) not in shown:
@@ -222,6 +237,9 @@ def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
                         "turns_on": row["turns_on"],
                         "artefact": row["artefact"],
                         "random_twin": row["random_twin"],
+                        "measured": measured.get(
+                            (row["model"], row["corpus"], row["corpus_b"]), MISSING
+                        ),
                     }
                 )
                 bars.append(
@@ -231,5 +249,33 @@ def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
                     }
                 )
         many = len(bars) > MANY
-        found.append({"claim": claim, "rows": rows, "bars": [_one_bar(bars)] if many else bars})
+        columns = {key: label for key, label in OPTIONAL.items() if any(row[key] for row in rows)}
+        bars = [_one_bar(bars)] if many else bars
+        found.append({"claim": claim, "rows": rows, "bars": bars, "columns": columns})
+    return found
+
+
+def _measured(run: RunContent, claim: str) -> dict[tuple[str, ...], str]:
+    """Return what decides a claim under the choice that is shown first, by model and corpora.
+
+    With its interval and the blocks it is of. All dimensions are in, the estimator is the claim's
+    first.
+    """
+    results = run.cells[0].results
+    contrast, norms = (str(results[key].to_numpy()[0]) for key in ("contrast", "norms"))
+    table = run.tables["claims"]
+    table = table[
+        (table["claim"] == claim)
+        & (table["window"] == preferred_window([str(w) for w in results["window"].to_numpy()]))
+        & (table["contrast"] == contrast)
+        & table["norms"].isin([norms, ""])
+        & (table["dimensions"] == DIMENSIONS[0])
+    ].drop_duplicates(["model", "corpus", "corpus_b"])
+    found: dict[tuple[str, ...], str] = {}
+    for row in table.to_dict("records"):
+        said = decimal(row["figure"])
+        if row["low"] == row["low"]:
+            said += f" {interval(row['low'], row['high'])}"
+        key = (row["model"], row["corpus"], row["corpus_b"])
+        found[key] = f"{said} at {row['at']}" if row["at"] and said != MISSING else said
     return found

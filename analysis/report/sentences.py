@@ -9,12 +9,15 @@ from typing import Any
 import pandas as pd
 
 from analysis.activations import MOSTLY
-from analysis.claims import CLAIMS
+from analysis.claims import CLAIMS, EXPECTED_PEAK
 from analysis.exclusions import ranges
 from analysis.geometry_table import peaks
 from analysis.predicates import NO_BASELINE
+from analysis.report.numbers import decimal, p_value, percent
 from analysis.results import preferred_window
+from analysis.settings import AXES
 from analysis.verdicts import Verdict
+from analysis.view import DIMENSIONS
 
 BESIDE = {
     "embedding": "the embedding output",
@@ -45,9 +48,10 @@ def summary(
     claims: pd.DataFrame,
     activations: pd.DataFrame,
     detection: pd.DataFrame,
+    profiles: pd.DataFrame,
     baselines: Collection[tuple[str | None, str]] = (),
 ) -> list[Said]:
-    """Return what was found of every cell and of every pair of corpora.
+    """Return what was found of every cell and of every pair of corpora, and last in all.
 
     For the first contrast and norms and the preferred window, which the sentences name.
 
@@ -56,16 +60,19 @@ def summary(
         claims: as `analysis.claim_tables.summary_table` returns it.
         activations: as `analysis.tables.activation_table` returns it.
         detection: as `analysis.detection_table.detection_table` returns it.
+        profiles: as `analysis.claim_tables.profiles_table` returns it.
         baselines: cells (model, corpus) that are only there as another's baseline and not told of.
     """
     contrast, norms = (str(geometry[key].iloc[0]) for key in ("contrast", "norms"))
     window = preferred_window([str(w) for w in dict.fromkeys(geometry["window"])])
     chosen = (geometry["contrast"] == contrast) & (geometry["norms"] == norms)
-    best = peaks(geometry[chosen & (geometry["window"] == window)])
-    at = {
-        (str(row["model"]), str(row["corpus"])): {str(key): value for key, value in row.items()}
-        for row in best.to_dict("records")
-    }
+    shown = geometry[chosen & (geometry["window"] == window)]
+    expected = profiles[
+        (profiles["contrast"] == contrast)
+        & (profiles["norms"] == norms)
+        & (profiles["window"] == window)
+        & (profiles["dimensions"] == DIMENSIONS[0])
+    ]
     told = claims[
         [
             (model, corpus) not in baselines and summary != NO_BASELINE
@@ -74,16 +81,17 @@ def summary(
             )
         ]
     ]
-    found = [Said("In all", (_counted(told),))]
+    found = []
     for model, corpus in dict.fromkeys(zip(geometry["model"], geometry["corpus"], strict=True)):
         if (model, corpus) in baselines:
             continue
-        row = at.get((model, corpus))
         named = f"window {window}, contrast {contrast}, norms {norms}"
-        if row is None:
-            sentences = [f"No block has an r with valence ({named})."]
-        else:
-            sentences = _peak(row, named)
+        rows, places = (
+            table[(table["model"] == model) & (table["corpus"] == corpus)]
+            for table in (shown, expected)
+        )
+        sentences = _peak(rows, named)
+        sentences += _expected(places)
         sentences += _massive(activations, model, corpus)
         sentences += _detected(detection[detection["window"] == window], model, corpus)
         own = claims[(claims["model"] == model) & (claims["corpus"] == corpus)]
@@ -93,7 +101,7 @@ def summary(
     for (model, a, b), rows in pairs.groupby(KEYS, sort=False):
         if (model, a) not in baselines:
             found.append(Said(f"{model}: {a} against {b}", tuple(_verdicts(rows)), str(model)))
-    return found
+    return [*found, Said("In all", (_counted(told),))]
 
 
 def _counted(claims: pd.DataFrame) -> str:
@@ -106,34 +114,79 @@ def _counted(claims: pd.DataFrame) -> str:
     )
 
 
-def _peak(row: dict[str, Any], named: str) -> list[str]:
-    """Say where PC1 follows valence best, and what does so without the model."""
+def _peak(rows: pd.DataFrame, named: str) -> list[str]:
+    """Say where PC1 follows valence best, what does so without the model, and PC2 likewise.
+
+    Args:
+        rows: of the geometry, one for each layer of a cell.
+        named: the choice that they were made with.
+    """
+    if rows[rows["layer"] >= 0]["valence_r"].isna().all():
+        return [f"No block has an r with valence ({named})."]
+    row = _best(rows, "valence")
     sentences = [
-        f"PC1 follows valence most closely at layer {row['layer']} (depth {_r(row['depth'])}): "
-        f"|r| = {_r(row['valence_r'])} over {row['n_emotions']} emotions "
-        f"({_p(row['valence_p_corrected'])}; {named})."
+        f"PC1 follows valence most closely at layer {row['layer']} (depth "
+        f"{decimal(row['depth'])}): |r| = {decimal(row['valence_r'])} in these stories, over "
+        f"{row['n_emotions']} emotions (p {p_value(row['valence_p_corrected'])}, corrected; "
+        f"{named})."
     ]
     if row["valence_low"] == row["valence_low"]:
         sentences.append(
-            f"95 % interval of what infinitely many such stories would give there: "
-            f"{_r(row['valence_low'])} to {_r(row['valence_high'])}"
+            "95 % interval of what infinitely many such stories would give there: "
+            f"{decimal(row['valence_low'])} to {decimal(row['valence_high'])}"
             + (" (below 0, PC1 would point the other way)." if row["valence_low"] < 0 else ".")
         )
     else:
         sentences.append("The stories leave nothing to draw anew, so there is no interval.")
     beside = [
-        f"{name} {_r(row[f'valence_{key}_r'])}"
+        f"{name} {decimal(row[f'valence_{key}_r'])}"
         for key, name in BESIDE.items()
         if row[f"valence_{key}_r"] == row[f"valence_{key}_r"]
     ]
     if beside:
-        sentences.append(f"Beside it: {', '.join(beside)}.")
-    if row["arousal_r"] == row["arousal_r"]:
+        sentences.append(f"Beside it, |r| of: {', '.join(beside)}.")
+    if rows[rows["layer"] >= 0]["arousal_r"].notna().any():
+        own = _best(rows, "arousal")
+        there = f"; at layer {row['layer']} {decimal(row['arousal_r'])}"
         sentences.append(
-            f"PC2 follows arousal there at {_r(row['arousal_r'])} "
-            f"({_p(row['arousal_p_corrected'])})."
+            f"PC2 follows arousal most closely at layer {own['layer']}: |r| = "
+            f"{decimal(own['arousal_r'])} (p {p_value(own['arousal_p_corrected'])}, corrected)"
+            f"{there if own['layer'] != row['layer'] else ''}."
         )
     return sentences
+
+
+def _best(rows: pd.DataFrame, axis: str) -> dict[str, Any]:
+    """Return the row of the block that follows an axis best; some block has an r with it."""
+    best = peaks(rows.assign(valence_r=rows[f"{axis}_r"])).iloc[0]
+    return {
+        str(key): value for key, value in rows.loc[rows["layer"] == best["layer"]].iloc[0].items()
+    }
+
+
+def _expected(places: pd.DataFrame) -> list[str]:
+    """Say where the peaks are that claims are about, for each axis, and how high.
+
+    Args:
+        places: of the profiles, one for each axis of a cell.
+    """
+    said = []
+    for component, axis in enumerate(AXES, 1):
+        for row in places[places["axis"] == axis].dropna(subset="peak").to_dict("records"):
+            if row["peak_infinite"] != row["peak_infinite"]:  # no interval: nothing to draw anew
+                continue
+            span = f"{row['peak_from']:.0f} to {row['peak_to']:.0f}"
+            said.append(
+                f"of PC{component} with {axis} it is layer {row['peak']:.0f} (layers {span}), with "
+                f"an r of {decimal(row['peak_infinite'])} ({decimal(row['peak_low'])} to "
+                f"{decimal(row['peak_high'])}; in these stories {decimal(row['peak_r'])})"
+            )
+    if not said:
+        return []
+    return [
+        f"The claims are about another peak: {EXPECTED_PEAK}. With 95 % intervals, "
+        f"{'; '.join(said)}."
+    ]
 
 
 def _massive(activations: pd.DataFrame, model: str, corpus: str) -> list[str]:
@@ -144,8 +197,8 @@ def _massive(activations: pd.DataFrame, model: str, corpus: str) -> list[str]:
         return []
     return [
         f"In layers {ranges([int(i) for i in rows['layer']])} one token carries most of a text's "
-        f"norm (the first in {rows['first_token_peak'].median():.0%} of texts, median), so a mean "
-        "over all tokens says little of the text there."
+        f"norm (the first in {percent(rows['first_token_peak'].median())} of texts, median), so a "
+        "mean over all tokens says little of the text there."
     ]
 
 
@@ -157,10 +210,11 @@ def _detected(detection: pd.DataFrame, model: str, corpus: str) -> list[str]:
         return []
     best = rows.sort_values("mean_reciprocal_rank", kind="stable").iloc[-1]
     return [
-        f"Vectors made from other topics tell stories apart best at layer {best['layer']}: among "
-        f"{best['n_emotions']} emotions a story's own is first in {best['top_1']:.0%} (by chance "
-        f"{best['top_1_chance']:.1%}) and among the first five in {best['top_5']:.0%} "
-        f"({best['top_5_chance']:.1%})."
+        f"Vectors made from other topics tell stories apart best at layer {best['layer']} (largest "
+        f"mean of 1 / rank): among {best['n_emotions']} emotions a story's own ranks first in "
+        f"{percent(best['top_1'], 1)} of stories (by chance {percent(best['top_1_chance'], 1)}) "
+        f"and among the first five in {percent(best['top_5'], 1)} "
+        f"({percent(best['top_5_chance'], 1)})."
     ]
 
 
@@ -192,16 +246,3 @@ def _verdicts(rows: pd.DataFrame) -> list[str]:
     if rest:
         sentences.append(f"Of {len(rows)} claims {' and '.join(rest)}.")
     return sentences
-
-
-def _r(value: float) -> str:
-    """Return r as .74, -.05 or 1.00."""
-    return f"{value:.2f}".replace("0.", ".", 1)
-
-
-def _p(value: float) -> str:
-    if value != value:
-        return "p not known"
-    if value >= 0.9995:
-        return "p = 1, corrected"
-    return "p < .001, corrected" if value < 0.001 else f"p = {f'{value:.3f}'[1:]}, corrected"
