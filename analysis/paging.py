@@ -23,13 +23,16 @@ CELLS_ON_A_PAGE = {
 }
 """Every figure over cells, in order, with the most cells that one picture of it shows."""
 
+ROWS_ON_A_PAGE = {"dose_response": 8, "transfer": 4}
+"""Every figure of steering with the most rows of one picture: a cell and direction, or a cell."""
+
 Key = tuple[str, str]
 
 
 def pages_of(cells: Sequence[Key], most: int) -> list[list[int]]:
     """Return the places in `cells` of those on each page, in order, every one once.
 
-    A model's cells stay on one page where they fit on one.
+    A model's cells (of steering, a cell's directions) stay on one page where they fit on one.
 
     Args:
         cells: model and corpus of each.
@@ -43,6 +46,21 @@ def pages_of(cells: Sequence[Key], most: int) -> list[list[int]]:
         else:
             pages += [own[i : i + most] for i in range(0, len(own), most)]
     return pages
+
+
+def effect_pages(
+    cells: Sequence[Key], directions: Sequence[str], transferred: bool
+) -> dict[str, int]:
+    """Return how many pictures each figure of steering has, one at least.
+
+    Args:
+        cells: model and corpus of each that is steered.
+        directions: that are added in every one.
+        transferred: whether directions of one layer were added at another.
+    """
+    doses = [(f"{model}@{corpus}", name) for model, corpus in cells for name in directions]
+    rows = {"dose_response": doses, "transfer": list(cells) if transferred else []}
+    return {name: max(1, len(pages_of(rows[name], most))) for name, most in ROWS_ON_A_PAGE.items()}
 
 
 def page_names(figure: str, n_pages: int) -> list[str]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from analysis.paging import page_names
 from analysis.report.content import CorpusContent, Refused, RunContent, SteeringContent, Story
-from analysis.report.steering import PICTURES
 from engine.generation.demand import Demand
 from engine.generation.prompts import writing_from_json, writing_to_json
 from store.atomic import write_text
@@ -32,7 +32,12 @@ EXAMPLES = 3
 CARRIED_BYTES = 3_000_000
 """Gzipped tables that a page carries in all; of larger ones it says where they are."""
 
-MADE = {"writing": ("generate",), "reading": ("extract",), "analysis": ("analyze", "tables")}
+MADE = {
+    "writing": ("generate",),
+    "reading": ("extract",),
+    "analysis": ("analyze", "tables"),
+    "steering": ("steer", "effects"),
+}
 """Kinds of stages whose programs the page names."""
 
 PRIVATE = ("corpus_emotions.csv",)
@@ -79,8 +84,15 @@ def page_job(plan: Plan, layout: Layout) -> dict[str, Any]:
         "tables": str(layout.tables),
         "stories_per_emotion": plan.study.manifest.report.stories_per_emotion,
         "corpora": corpora,
-        "steering": None if plan.study.steered is None else str(layout.figures),
+        "steering": None if plan.study.steered is None else steering_pictures(plan, layout),
     }
+
+
+def steering_pictures(plan: Plan, layout: Layout) -> dict[str, str]:
+    """Return the files of the pictures of steering by their names, in order."""
+    pages = plan.stages["effects:all"].settings["pages"]
+    names = [name for figure, n in pages.items() for name in page_names(figure, n)]
+    return {name: str(layout.figures / f"{name}.png") for name in names}
 
 
 def write_page(jobs: list[dict[str, Any]], target: Path) -> int:
@@ -117,12 +129,12 @@ def gather(job: dict[str, Any], carried: int = CARRIED_BYTES) -> RunContent:
         corpora=[
             corpus_content(corpus, per_emotion, tables["corpora"]) for corpus in job["corpora"]
         ],
-        steering=None if job["steering"] is None else _steering(folder, Path(job["steering"])),
+        steering=None if job["steering"] is None else _steering(folder, job["steering"]),
     )
 
 
-def _steering(tables: Path, figures: Path) -> SteeringContent:
-    pictures = {name: (figures / f"{name}.png").read_bytes() for name in PICTURES}
+def _steering(tables: Path, files: dict[str, str]) -> SteeringContent:
+    pictures = {name: Path(file).read_bytes() for name, file in files.items()}
     names = ("steering_trends", "steering_tests", "transfer", "transfer_layers")
     return SteeringContent(*(_read_table(tables / f"{name}.csv") for name in names), pictures)
 
@@ -148,9 +160,14 @@ def _read_table(file: Path) -> pd.DataFrame:
 
 
 def carried_tables(folder: Path, limit: int) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """Return the tables that fit, those of FIRST before the smallest, and the others' names."""
-    found = sorted(f for kind in ("*.csv", "*.md") for f in folder.glob(kind))
-    contents = {f.name: f.read_bytes() for f in found if f.name not in PRIVATE}
+    """Return the tables that fit, those of FIRST before the smallest, and the others' names.
+
+    A table of nothing but its header is neither.
+    """
+    there = sorted(f for kind in ("*.csv", "*.md") for f in folder.glob(kind))
+    read = {f.name: f.read_bytes() for f in there}
+    found = [f for f in there if f.suffix != ".csv" or b"\n" in read[f.name].rstrip()]
+    contents = {f.name: read[f.name] for f in found if f.name not in PRIVATE}
     sizes = {name: len(gzip.compress(content, 6)) for name, content in contents.items()}
     taken: set[str] = set()
     for name in sorted(sizes, key=lambda name: (name not in FIRST, sizes[name])):

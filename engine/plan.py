@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import analysis
-from analysis.paging import CELLS_ON_A_PAGE, page_names, pages_of
+from analysis.paging import CELLS_ON_A_PAGE, effect_pages, page_names, pages_of
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
@@ -34,9 +34,9 @@ VERSIONS = {
     "words": 1,
     "analyze": 7,
     "tables": 9,
-    "figures": 7,
+    "figures": 8,
     "steer": 2,
-    "effects": 2,
+    "effects": 3,
     "page": 7,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
@@ -66,7 +66,6 @@ EFFECTS = (
     *("transfer", "transfer_layers"),
 )
 """Tables of steering."""
-EFFECT_FIGURES = ("dose_response", "transfer")
 
 
 LOOKS = Path(analysis.__file__).parent
@@ -370,7 +369,11 @@ class Plan:
                 **spec.model_dump(mode="json", exclude={"cells", "prompts", "norms"}),
             }
             self._add("steer", cell.name, settings, (f"extract:{cell.name}",))
+        transferred = spec.transfer is not None
+        added = [*spec.directions, *([spec.transfer.direction] if spec.transfer else [])]
+        steered_cells = [(cell.model, cell.corpus) for cell in steered.cells]
         effects = {
+            "pages": effect_pages(steered_cells, [*dict.fromkeys(added)], transferred),
             "cells": [cell.name for cell in steered.cells],
             "norms": {steered.norms.name: fingerprint(steered.norms.ratings)},
             "style": path_digest(STYLE),
@@ -580,7 +583,7 @@ def _look_effects(plan: Plan, stage: Stage, layout: Layout) -> Look:
 
 def figure_files(stage: Stage) -> list[str]:
     """Return the names of the files of figures that a stage leaves: PDF, and PNG for each page."""
-    pages = stage.settings.get("pages", dict.fromkeys(EFFECT_FIGURES, 1))
+    pages = stage.settings["pages"]
     return [
         file
         for name, n in pages.items()

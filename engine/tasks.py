@@ -499,7 +499,7 @@ def write_effects(
 
     made = effect_tables([_steered_cell(cell, positive, negative, norms) for cell in cells])
     files = write(Path(tables), made)
-    drawn = save_figures(Path(figures), effect_figures(made))
+    drawn = save_figures(Path(figures), effect_figures(made, norms.name))
     return {"files": len(files) + len(drawn)}
 
 

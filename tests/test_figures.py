@@ -33,7 +33,7 @@ from analysis.figures import (
 from analysis.figures.detection import SHOWN, detection
 from analysis.figures.labels import decimal, place_labels
 from analysis.figures.palette import contrast, difference
-from analysis.figures.style import STYLE, looks_of
+from analysis.figures.style import SCARCE, SIGNED, SIMILARITY, STYLE, looks_of, signed_look
 from analysis.geometry_table import geometry_table, peaks
 from analysis.layer import analyse_layer
 from analysis.paging import CELLS_ON_A_PAGE
@@ -349,6 +349,38 @@ def test_cosines_of_emotions_are_sorted_by_valence(cells, geometry):
     assert f"layer {layer}" in ax.get_title(loc="left")
     widest = np.abs(expected[~np.eye(len(expected), dtype=bool)]).max()
     assert ax.get_images()[0].get_clim() == pytest.approx((-widest, widest))
+    assert "(2 unrated or without a vector are left out)" in ax.get_title(loc="left")
+    assert "1 on the diagonal" in figure.axes[-1].get_ylabel()
+
+
+def test_of_many_emotions_one_name_in_some_is_written():
+    cell = make_cell("small", "stories", 4, n_emotions=70)
+    figure = emotion_cosines([cell], geometry_table([cell]), CONTRAST, NORMS, "all")
+    assert "; one name in 3; " in figure.get_suptitle()
+    assert len(figure.axes[0].get_yticks()) == 23
+
+
+def test_the_sign_is_read_in_grey():
+    """The lightness of the signed colours rises all the way, with room on both sides of 0."""
+    grey = [contrast(tuple(c[:3]), (0, 0, 0)) for c in SIGNED(np.linspace(0, 1, 41))]
+    assert (np.diff(grey) > 0).all()
+    assert grey[20] / grey[0] > 3
+    assert grey[40] / grey[20] > 2
+
+
+@pytest.mark.parametrize(
+    ("values", "cmap", "limits"),
+    [
+        ([-0.5, 0.2, np.nan, 0.4], SIGNED, (-1, 1)),
+        ([0.2, np.nan, 0.4], SIMILARITY, (0.2, 1)),
+        ([-0.01, *[0.5] * 200], SIMILARITY, (-0.01, 1)),
+        ([np.nan], SIGNED, (-1, 1)),
+    ],
+)
+def test_a_scale_begins_at_the_least_value_where_next_to_none_is_negative(values, cmap, limits):
+    found, scale = signed_look(values, 1.0)
+    assert found == cmap
+    assert (scale.vmin, scale.vmax) == limits
 
 
 def test_a_random_twin_is_a_baseline_and_has_no_panels(cells):
@@ -365,6 +397,13 @@ def test_direction_maps_and_stability_equal_the_cosines(cells):
     figure = valence_direction_cosines(cells, CONTRAST, NORMS, "no-first")
     where = {"contrast": CONTRAST, "norms": NORMS, "window": "no-first", "axis": "valence"}
     shown = ("component", "covariance", "ridge", "least-squares")
+    every = [
+        c.results["direction_cosine"]
+        .sel(where | {"estimator": e}, layer=slice(0, None), layer_b=slice(0, None))
+        .to_numpy()
+        for c in cells
+        for e in shown
+    ]
     for i, cell in enumerate(cells):
         for j, estimator in enumerate(shown):
             ax = figure.axes[i * len(shown) + j]
@@ -372,7 +411,9 @@ def test_direction_maps_and_stability_equal_the_cosines(cells):
             expected = grid.sel(layer=slice(0, None), layer_b=slice(0, None)).to_numpy()
             image = ax.get_images()[0]
             np.testing.assert_array_equal(image.get_array().filled(np.nan), expected)
-            assert image.get_clim() == (-1, 1)
+            least = min(np.nanmin(x) for x in every)
+            negative = np.mean([x < 0 for x in np.concatenate([x[np.isfinite(x)] for x in every])])
+            assert image.get_clim() == ((least, 1) if negative <= SCARCE else (-1, 1))
             below = ax.child_axes[0]
             (step,) = lines_with_points(below, N_LAYERS - 1)
             np.testing.assert_array_equal(step, np.diagonal(expected, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import signal
 import subprocess
@@ -16,14 +17,21 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
+from PIL import Image
 from safetensors.numpy import load_file
 from scipy.stats import linregress, ttest_1samp
 
 from analysis.contrasts import contrast
 from analysis.effect_tests import against_controls, effect_tables, holm, reached, transfers
 from analysis.effects import MEASURES, UNSTEERED, SteeredCell, effects, trends
+from analysis.figures.palette import contrast as contrast_of
+from analysis.figures.steering import SHOWN, dose_response, dose_rows, effect_figures, transfer
+from analysis.paging import effect_pages
 from analysis.report.content import RunContent, SteeringContent
+from analysis.report.numbers import MISSING
+from analysis.report.pictures import smaller
 from analysis.report.steering import NO_CONTROLS, shown_steering
 from analysis.steering import (
     NoDirection,
@@ -459,6 +467,14 @@ def test_transfer_is_half_the_difference_of_both_signs() -> None:
     assert np.isnan(by_layer.loc[4, "half_from"])  # its own effect is no more than chance
 
 
+def png_of(width: int, height: int) -> bytes:
+    """Return a picture of many colours."""
+    out = io.BytesIO()
+    colours = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(out, "png")
+    return out.getvalue()
+
+
 def test_the_page_says_what_moves_beyond_chance_and_how_far() -> None:
     tests = pd.DataFrame(
         {"direction": direction, "layer": 3, "strength": 0.1, "measure": measure,
@@ -479,41 +495,59 @@ def test_the_page_says_what_moves_beyond_chance_and_how_far() -> None:
         tests=tests,
         transfer=moved,
         reached=reached(moved),
-        pictures={"dose_response": b"png", "transfer": b"png"},
+        pictures={
+            "dose_response": png_of(40, 30), "transfer": png_of(60, 20),
+            "transfer-2": png_of(60, 20),
+        },
     )  # fmt: skip
     named = {
         name: getattr(content, name).assign(model="m", corpus="c")
         for name in ("trends", "transfer", "reached")
     }
     run = RunContent("r", {}, {}, [], {}, {}, (), [], dataclasses.replace(content, **named))
-    found = shown_steering(run)
+    found = shown_steering(run, 10**6)
     assert found is not None
     said = found["cells"][0]["said"]
     assert said[0].startswith(
-        "Of 3 directions and layers, 1 move the log-odds of positive against negative self-reports"
+        "1 of the 3 combinations (3 directions \N{MULTIPLICATION SIGN} 1 layer) moves the log-odds "
+        "of positive against negative self-reports (a direction's own word left out)"
     )
-    assert said[0].endswith("2 by more than random directions, uncorrected.")
-    assert said[1].startswith("Of 1 directions and layers, 0 move the log-odds of pleasant")
+    assert said[0].endswith("2 by more than random directions alone, uncorrected.")
+    assert said[1].startswith(
+        "None of the 1 combination (1 direction \N{MULTIPLICATION SIGN} 1 layer) moves the log-odds"
+    )
+    by = f"{moved['strength'].iloc[0]:g} of a mean token norm"
+    assert f"added at another, by {by}: " in said[2]
     assert "at 4 of 5 layers the layer's own direction does more than random ones" in said[2]
-    for when, far in (("earlier", "0.10"), ("later", "0.08")):  # medians of .1, .05 and 0
-        away = f"0.70 (a block away), {far} (2 to 4 blocks away)"
+    for when, far in (("earlier", ".10"), ("later", ".08")):  # medians of .1, .05 and 0
+        away = f".70 (a block away), {far} (2 to 4 blocks away)"
         assert f"directions found {when} do {away}" in said[2]
-    assert "median rho of 1.00" in said[2]
+    assert "Spearman's rho, over the layers that they are taken from, of 1.00" in said[2]
     assert found["cells"][0]["rows"] == [
-        ("<b>glad</b>", 3, ["0.1", "+2.00 [+1.90, +2.10]", "< .001", "-", "-", "-", "+0.25", "-"]),
-        ("calm", 3, ["0.1", "+0.50 [+0.40, +0.60]", "0.100", "+0.30 [+0.20, +0.40]", "0.500",
-                     "+0.50 [+0.40, +0.60]", "+0.25", "-"]),
-        ("sad", 3, ["0.1", "+0.40 [+0.30, +0.50]", "0.400", "-", "-", "-", "+0.25", "-"]),
+        ("<b>glad</b>", 3, ["0.1", "+2.00 [+1.90, +2.10]", "< .001", *3 * [MISSING], "+.25",
+                            MISSING]),
+        ("calm", 3, ["0.1", "+.50 [+.40, +.60]", ".100", "+.30 [+.20, +.40]", ".500",
+                     "+.50 [+.40, +.60]", "+.25", MISSING]),
+        ("sad", 3, ["0.1", "+.40 [+.30, +.50]", ".400", *3 * [MISSING], "+.25", MISSING]),
     ]  # fmt: skip
-    assert [base64.b64decode(picture) for _, picture in found["pictures"]] == [b"png", b"png"]
-    assert shown_steering(dataclasses.replace(run, steering=None)) is None
+    shown = [base64.b64decode(picture) for _, picture in found["pictures"]]
+    assert [Image.open(io.BytesIO(png)).size for png in shown] == [(40, 30), (60, 20), (60, 20)]
+    assert [says.rpartition("; ")[2] for says, _ in found["pictures"]][1:] == [
+        *("page 1 of 2", "page 2 of 2")
+    ]
+    assert found["left"] == []
+    fewer = shown_steering(run, len(found["pictures"][0][1]) + 10)
+    assert fewer is not None
+    assert len(fewer["pictures"]) == 1
+    assert fewer["left"] == ["transfer", "transfer-2"]
+    assert shown_steering(dataclasses.replace(run, steering=None), 10**6) is None
     without = {
         "tests": tests.head(0),
         "transfer": named["transfer"].assign(random_p=np.nan),
         "reached": named["reached"].assign(random_p=np.nan),
     }
     steering = dataclasses.replace(content, **{**named, **without})
-    found = shown_steering(dataclasses.replace(run, steering=steering))
+    found = shown_steering(dataclasses.replace(run, steering=steering), 0)
     assert found is not None
     assert found["cells"][0]["said"] == [NO_CONTROLS]
     assert found["cells"][0]["rows"] == []
@@ -614,3 +648,117 @@ def test_tables_of_steering_without_controls_or_transfer_are_empty_and_whole() -
     for name in ("steering_tests", "transfer", "transfer_layers"):
         assert made[name].empty
         assert {"model", "corpus", "direction", "layer", "measure", "fingerprint"} <= {*made[name]}
+
+
+STRENGTHS = (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)
+
+
+def doses(cells: list[tuple[str, str]], directions: list[str]) -> pd.DataFrame:
+    """Return a table of steering: two layers, every measure, one random direction."""
+    added = [
+        (d, layer, s) for d in [*directions, "random-0"] for layer in (3, 7) for s in STRENGTHS
+    ]
+    rows = [
+        {"model": model, "corpus": corpus, "direction": direction, "source_layer": layer,
+         "layer": layer, "strength": strength, "measure": measure,
+         "change": (layer + at) * strength,
+         "change_low": (layer + at) * strength - 1, "change_high": (layer + at) * strength + 1}
+        for model, corpus in cells
+        for direction, layer, strength in [("", -1, 0.0), *added]
+        for at, measure in enumerate(SHOWN)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_doses_are_drawn_on_one_scale_a_measure_with_units_and_tested_strengths() -> None:
+    table = doses([("m", "c"), ("m", "d")], ["valence", "sad"])
+    figure = dose_response(table, dose_rows(table), "glasgow")
+    grid = np.reshape(figure.axes, (4, len(SHOWN)))
+    drawn = sorted([*STRENGTHS, 0.0])
+    for row, (_, _, direction) in zip(grid, dose_rows(table), strict=True):
+        assert direction in row[0].get_ylabel()
+        for at, ax in enumerate(row):
+            own = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+            for line, layer in zip(own, (3, 7), strict=True):
+                assert_allclose(line.get_xdata(), drawn)
+                assert_allclose(line.get_ydata(), (layer + at) * np.array(drawn))
+            looks = {(line.get_marker(), line.get_linestyle()) for line in own}
+            assert len(looks) == 2, "layers are told apart without colour"
+            light = [contrast_of(to_rgb(line.get_color()), (0, 0, 0)) for line in own]
+            assert light == sorted(light), "later layers are lighter"
+            assert len({x.get_ylim() for x in grid[:, at]}) == 1
+    assert_allclose(grid[-1, 0].get_xticks(), drawn)
+    assert [t.get_text() for t in grid[-1, 0].get_xticklabels()] == [
+        *("-.4", "-.2", "-.1", "0", ".1", ".2", ".4")
+    ]
+    titles = [ax.get_title(loc="left") for ax in grid[0]]
+    assert "(glasgow points)" in titles[2]
+    assert all("(" in title for title in titles), "every measure has its unit"
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == [
+        *("layer 3", "layer 7", "95 % interval over prompts", "random directions, every layer")
+    ]
+    assert "mean norm of a token's residual" in figure.get_suptitle()
+
+
+def test_strengths_that_would_touch_are_not_named() -> None:
+    table = doses([("m", "c")], ["valence"])
+    close = pd.concat([table, table[table["strength"] == 0.1].assign(strength=0.12)])
+    ax = dose_response(close, dose_rows(table), "n").axes[0]
+    assert len(ax.get_xticks()) == 8
+    names = [t.get_text() for t in ax.get_xticklabels()]
+    assert ".1" in names
+    assert ".12" not in names
+
+
+def test_pictures_of_steering_are_paged_as_the_plan_counts_them() -> None:
+    cells = [(f"model-{n}", corpus) for n in range(5) for corpus in ("own", "other")]
+    directions = ["valence", "arousal", "happy"]
+    table = doses(cells, directions)
+    moved = pd.concat(
+        [transfers(moved_cell()).assign(model=model, corpus=corpus) for model, corpus in cells]
+    )
+    drawn = effect_figures({"steering": table, "transfer": moved}, "n")
+    pages = {name: list(figures) for name, figures in drawn.items()}
+    counted = effect_pages(cells, directions, transferred=True)
+    assert {name: len(some) for name, some in pages.items()} == counted
+    assert counted == {"dose_response": 5, "transfer": 3}
+    assert pages["dose_response"][1].get_suptitle().endswith(", page 2 of 5")
+    rows = [
+        ax.get_ylabel()
+        for figure in pages["dose_response"]
+        for ax in figure.axes
+        if ax.get_ylabel().startswith("along")
+    ]
+    assert sorted(rows) == sorted(f"along {d}\n{m}\n@{c}" for m, c in cells for d in directions)
+    none = effect_figures({"steering": table.head(0), "transfer": moved.head(0)}, "n")
+    assert [len(list(some)) for some in none.values()] == [1, 1]
+    assert effect_pages([], [], transferred=False) == {"dose_response": 1, "transfer": 1}
+
+
+def test_transfer_draws_the_table_and_names_what_it_is() -> None:
+    moved = transfers(moved_cell()).assign(model="m", corpus="c")
+    figure = transfer(moved)
+    effect, cosine = figure.axes[:2]
+    table = moved[moved["measure"] == "log_odds"]
+    for ax, name in ((effect, "effect"), (cosine, "cosine")):
+        want = table.pivot(index="source_layer", columns="layer", values=name).to_numpy()
+        assert_allclose(ax.get_images()[0].get_array(), want)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == (
+            *("added at layer", "direction taken from layer"),
+        )
+    assert [ax.get_ylabel() for ax in figure.axes[2:]] == ["change of log-odds (nats)", "cosine"]
+    assert "Spearman's rho with the effects" in cosine.get_title(loc="left")
+
+
+def test_a_picture_on_the_page_takes_less_room_and_shows_the_same() -> None:
+    table = doses([("m", "c")], ["valence"])
+    out = io.BytesIO()
+    dose_response(table, dose_rows(table), "n").savefig(out, format="png", dpi=100)
+    less = smaller(out.getvalue())
+    assert less == smaller(out.getvalue())
+    assert len(less) < 0.6 * len(out.getvalue())
+    a, b = (
+        np.asarray(Image.open(io.BytesIO(x)).convert("RGB"), int) for x in (out.getvalue(), less)
+    )
+    assert np.abs(a - b).mean() < 1

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib import colors
 from matplotlib.figure import Figure
 
-from analysis.figures.style import SIGNED, cell_name, colour_bar, extra_height, settle, styled
+from analysis.figures.style import (
+    cell_name,
+    colour_bar,
+    extra_height,
+    settle,
+    signed_look,
+    styled,
+)
 from analysis.peak_layers import shown_layers
 from analysis.results import CellResults
 from analysis.similarity import gram_cosines
@@ -23,7 +29,7 @@ def emotion_cosines(
     """Draw cosines between emotions at each cell's peak, sorted by their valence.
 
     Rated emotions only, since the others have no place in the order. The colours reach as far as
-    the largest |cosine| of two different emotions in any panel.
+    the largest |cosine| of two different emotions in any panel, so that the diagonal lies beyond.
 
     Args:
         cells: cells of one run.
@@ -37,8 +43,8 @@ def emotion_cosines(
         layers = shown_layers(geometry, cell.model, window, contrast, norms)
         peak = next((i for i, corpora in layers.items() if cell.corpus in corpora), None)
         panels.append((cell, peak, *_sorted(cell, contrast, norms, window, peak)))
-    widest = max((np.abs(_apart(grid)).max(initial=0) for *_, grid in panels), default=0) or 1
-    scale = colors.Normalize(-widest, widest)
+    apart = np.concatenate([_apart(grid) for *_, grid in panels])
+    cmap, scale = signed_look(apart, float(np.abs(apart).max(initial=0)) or 1.0)
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
     size = (1 + 4.1 * n_columns, 0.6 + (4.1 + extra_height(cells)) * n_rows)
@@ -51,17 +57,20 @@ def emotion_cosines(
             ax.set_title(f"{cell_name(cell)}\nno layer has an r with valence")
             ax.set_axis_off()
             continue
-        ax.imshow(grid, cmap=SIGNED, norm=scale)
+        ax.imshow(grid, cmap=cmap, norm=scale)
         step = -(-len(names) // MAX_NAMES)
         at = np.arange(0, len(names), step)
         shown = [names[i] for i in at]
         ax.set_xticks(at, shown, rotation=90, fontsize=5.5)
         ax.set_yticks(at, shown, fontsize=5.5)
-        ax.set_title(f"{cell_name(cell)}: layer {peak}, its peak\nn = {len(names)} emotions")
-    colour_bar(figure, axes, SIGNED, scale, "cosine")
+        unrated = cell.results.sizes["emotion"] - len(names)
+        left = f" ({unrated} unrated or without a vector are left out)" if unrated else ""
+        ax.set_title(f"{cell_name(cell)}: layer {peak}, its peak\n{len(names)} emotions{left}")
+    label = "cosine (1 on the diagonal)"
+    colour_bar(figure, axes, cmap, scale, label, extend="max")
     what = f"Cosines between emotions, sorted by valence ({norms}: unpleasant first)"
     steps = sorted({-(-len(names) // MAX_NAMES) for _, _, names, _ in panels if names})
-    every = f"; every {steps[-1]}th named" if steps and steps[-1] > 1 else ""
+    every = f"; one name in {steps[-1]}" if steps and steps[-1] > 1 else ""
     settle(figure, f"{what}{every}; window {window}, contrast {contrast}")
     return figure
 

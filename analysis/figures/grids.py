@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from analysis.figures.labels import decimal
 from analysis.figures.style import (
-    SIGNED,
     SIMILARITY,
     blank_name,
     blocks_of,
@@ -18,6 +17,7 @@ from analysis.figures.style import (
     heat_map,
     least,
     settle,
+    signed_look,
     styled,
 )
 from analysis.results import CellResults
@@ -30,7 +30,7 @@ COMPOSITE = "paper"
 def cka_grids(cells: list[CellResults], contrast: str) -> Figure:
     """Draw linear CKA between every two layers: a row for each cell, a column for each window."""
     windows = [str(w) for w in cells[0].results["window"].to_numpy()]
-    size = (0.9 + 2.3 * len(windows), 0.75 + (2.45 + extra_height(cells)) * len(cells))
+    size = (0.9 + 2.3 * len(windows), 0.75 + (2.6 + extra_height(cells)) * len(cells))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(cells), len(windows), squeeze=False)
     scale = colors.Normalize(0, 1)
@@ -58,7 +58,7 @@ def cka_estimators(cells: list[CellResults], contrast: str, window: str) -> Figu
         "cka_debiased": "debiased",
         "without_cka_grid": "3 dimensions left out",
     }
-    size = (0.9 + 2.3 * len(ways), 0.75 + (2.45 + extra_height(cells)) * len(cells))
+    size = (0.9 + 2.3 * len(ways), 0.75 + (2.6 + extra_height(cells)) * len(cells))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(cells), len(ways), squeeze=False)
     scale = colors.Normalize(0, 1)
@@ -80,6 +80,8 @@ def valence_direction_cosines(
 ) -> Figure:
     """Draw cosines of valence directions between layers: a row per cell, a column per estimator.
 
+    Where next to none is negative the colours begin at the least cosine.
+
     Below each heat map, the cosine of each layer's direction with the next one's.
     """
     shown = cells[0].results["estimator"].to_numpy()
@@ -93,10 +95,11 @@ def valence_direction_cosines(
     size = (1.0 + 2.4 * len(estimators), 0.55 + (3.4 + extra_height(cells)) * len(cells))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(cells), len(estimators), squeeze=False)
-    scale = colors.Normalize(-1, 1)
+    every = np.concatenate([grid.to_numpy().ravel() for row in grids for grid in row])
+    cmap, scale = signed_look(every, 1.0)
     for row, cell, row_grids in zip(axes, cells, grids, strict=True):
         for ax, estimator, grid in zip(row, estimators, row_grids, strict=True):
-            heat_map(ax, grid, SIGNED, scale, first=ax is row[0])
+            heat_map(ax, grid, cmap, scale, first=ax is row[0])
             name = cell_name(cell) if ax is row[0] else blank_name(cell)
             ax.set_title(f"{name}\n{'pc1' if estimator == 'component' else estimator}")
             ax.tick_params(labelbottom=False)
@@ -108,6 +111,6 @@ def valence_direction_cosines(
             below.tick_params(labelleft=ax is row[0])
             if ax is row[0]:
                 below.set_ylabel("cosine with\nnext layer")
-    colour_bar(figure, axes, SIGNED, scale, "cosine of valence directions")
+    colour_bar(figure, axes, cmap, scale, "cosine of valence directions")
     settle(figure, f"Valence directions over layers; window {window}, contrast {contrast}, {norms}")
     return figure

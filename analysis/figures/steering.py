@@ -2,74 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colors
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from analysis.effect_tests import reached
 from analysis.effects import is_control
 from analysis.figures.labels import decimal
-from analysis.figures.style import SIGNED, entry, mixed, settle, styled
+from analysis.figures.style import LINES, MARKERS, entry, numbered, settle, signed_look, styled
+from analysis.paging import ROWS_ON_A_PAGE, pages_of
 
 SHOWN = {
-    "log_odds": "log-odds, self-report",
-    "preference": "log-odds, choices",
-    "valence": "valence of words",
-    "arousal": "arousal of words",
-    "nll": "nats a token, unsteered",
-    "repetition": "repeated share",
+    "log_odds": "self-reports,\nlog-odds (nats)",
+    "preference": "choices,\nlog-odds (nats)",
+    "valence": "words' valence\n({norms} points)",
+    "arousal": "words' arousal\n({norms} points)",
+    "nll": "surprise of the text\n(nats a token)",
+    "repetition": "repeated 5-word runs\n(share)",
 }
-"""Measures that are drawn, a column each."""
+"""Measures that are drawn, a column each, with their units."""
+
+RAMP = "magma"
+DARKEST, LIGHTEST = 0.12, 0.75
+"""Where on the ramp the first and the last layer lie: lightness rises with depth, and no model has
+these colours."""
+
+CLOSEST = 0.115
+"""Share of an axis that two named strengths are apart at least."""
+
+Row = tuple[str, str, str]
+
+
+def dose_rows(steering: pd.DataFrame) -> list[Row]:
+    """Return model, corpus and direction of each row of `dose_response`."""
+    own = steering[(steering["direction"] != "") & (steering["source_layer"] == steering["layer"])]
+    own = own[(own["layer"] >= 0) & ~own["direction"].map(is_control).astype(bool)]
+    return [
+        (str(model), str(corpus), str(direction))
+        for (model, corpus), cell in own.groupby(["model", "corpus"], sort=False)
+        for direction in cell["direction"].unique()
+    ]
 
 
 @styled
-def dose_response(steering: pd.DataFrame) -> Figure:
+def dose_response(steering: pd.DataFrame, rows: Sequence[Row], norms: str) -> Figure:
     """Draw each measure's change over strength: a row for each cell and direction, a line a layer.
 
-    Bands are intervals over prompts. Grey lines are random directions of the same length, at every
-    layer.
+    A column has one scale. Bands are 95 % intervals over prompts. Grey lines are random directions
+    of the same length, at every layer.
+
+    Args:
+        steering: the table of that name.
+        rows: those of `dose_rows` that are drawn.
+        norms: name of the norms that rate the words.
     """
     steered = steering[
         (steering["direction"] == "") | (steering["source_layer"] == steering["layer"])
     ]
-    rows = [
-        (model, corpus, str(direction))
-        for (model, corpus), cell in steered.groupby(["model", "corpus"], sort=False)
-        for direction in cell["direction"].unique()
-        if direction and not is_control(str(direction))
-    ]
-    size = (1.0 + 1.75 * len(SHOWN), 0.9 + 1.75 * max(1, len(rows)))
+    size = (1.0 + 1.8 * len(SHOWN), 1.2 + 1.6 * max(1, len(rows)))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(max(1, len(rows)), len(SHOWN), squeeze=False, sharex=True)
-    layers: list[int] = sorted({int(i) for i in steered["layer"] if i >= 0})
-    colour = {layer: _shade(at, len(layers)) for at, layer in enumerate(layers)}
-    for row, (line, (model, corpus, direction)) in enumerate(zip(axes, rows, strict=False)):
+    axes = figure.subplots(max(1, len(rows)), len(SHOWN), squeeze=False, sharex=True, sharey="col")
+    layers = sorted({int(i) for i in steered["layer"] if i >= 0})
+    look = {layer: _look(at, len(layers)) for at, layer in enumerate(layers)}
+    for line, (model, corpus, direction) in zip(axes, rows, strict=False):
         cell = steered[(steered["model"] == model) & (steered["corpus"] == corpus)]
-        for ax, (measure, name) in zip(line, SHOWN.items(), strict=True):
-            _curves(ax, cell[cell["measure"] == measure], direction, colour)
-            if row == 0:
-                ax.set_title(name)
-        line[0].set_ylabel(f"{direction}\n{model}\n@{corpus}")
+        for ax, measure in zip(line, SHOWN, strict=True):
+            _curves(ax, cell[cell["measure"] == measure], direction, look)
+        line[0].set_ylabel(f"along {direction}\n{model}\n@{corpus}")
+    for ax, name in zip(axes[0], SHOWN.values(), strict=True):
+        ax.set_title(name.format(norms=norms))
+    strengths = sorted({float(s) for s in steered["strength"]})
     for ax in axes[-1]:
+        ax.set_xticks(strengths, _names(strengths), fontsize=6)
         ax.set_xlabel("strength")
-    marks = [
-        entry(f"layer {layer}", color=colour[layer], linestyle="-", marker="o", markersize=3)
-        for layer in layers
-    ]
-    marks.append(entry("random directions", color="0.7", linestyle="-"))
-    figure.legend(handles=marks, ncols=len(marks), loc="outside lower left")
-    title = "Change by steering; strength in units of the mean norm of a token's residual"
-    settle(figure, title)
+    marks: list[Any] = [entry(f"layer {layer}", **look[layer]) for layer in layers]
+    marks.append(Patch(facecolor="0.85", label="95 % interval over prompts"))
+    marks.append(entry("random directions, every layer", color="0.75", linestyle="-"))
+    figure.legend(handles=marks, ncols=min(6, len(marks)), loc="outside lower left")
+    settle(
+        figure,
+        "Change against no steering, by the strength of what is added (1 is the mean norm of a "
+        "token's residual)",
+    )
     return figure
 
 
 @styled
 def transfer(transfers: pd.DataFrame) -> Figure:
-    """Draw what a direction of each layer does at each other, beside their cosines."""
+    """Draw what a direction of each layer does at each other, beside their cosines.
+
+    Args:
+        transfers: rows of the table `transfer`, of the cells that are drawn.
+    """
     table = transfers[transfers["measure"] == "log_odds"]
     rows = list(table.groupby(["model", "corpus", "direction", "strength"], sort=False))
     rows = [row for row in rows if row[1]["layer"].nunique() > 1]
@@ -80,34 +110,67 @@ def transfer(transfers: pd.DataFrame) -> Figure:
             ax.set_axis_off()
             ax.text(0.5, 0.5, "no transfer was asked for", ha="center", transform=ax.transAxes)
     for line, ((model, corpus, direction, strength), cell) in zip(axes, rows, strict=False):
-        grids = {
-            name: cell.pivot(index="source_layer", columns="layer", values=name)
-            for name in ("effect", "cosine")
+        rho = decimal(reached(cell)["rho"].median())
+        titles = {
+            "effect": f"{model}@{corpus}\n{direction}, ±{strength:g}: self-reports",
+            "cosine": "of the two layers' directions\nSpearman's rho with the effects in a layer: "
+            f"{rho} (median)",
         }
-        rho = reached(cell)["rho"].median()
-        names = (
-            f"{direction} on log-odds, ±{strength:g}",
-            f"cosine of directions; rho within a layer {decimal(rho)}",
-        )
-        for ax, (kind, grid), name in zip(line, grids.items(), names, strict=True):
-            limit = 1.0 if kind == "cosine" else max(1e-9, float(np.nanmax(np.abs(grid))))
-            mesh = ax.imshow(
-                grid.to_numpy(), cmap=SIGNED, norm=colors.Normalize(-limit, limit), origin="lower"
-            )
+        for ax, (name, title) in zip(line, titles.items(), strict=True):
+            grid = cell.pivot(index="source_layer", columns="layer", values=name)
+            most = 1.0 if name == "cosine" else max(1e-9, float(np.nanmax(np.abs(grid))))
+            cmap, scale = signed_look(grid.to_numpy(), most)
+            mesh = ax.imshow(grid.to_numpy(), cmap=cmap, norm=scale, origin="lower")
             step = max(1, len(grid) // 6)
             at = np.arange(0, len(grid), step)
             ax.set_xticks(at, [str(layer) for layer in grid.columns.to_numpy()[at]])
             ax.set_yticks(at, [str(layer) for layer in grid.index.to_numpy()[at]])
             ax.set_xlabel("added at layer")
-            ax.set_ylabel("found at layer")
-            ax.set_title(f"{model}@{corpus}\n{name}" if kind == "effect" else f"\n{name}")
+            ax.set_ylabel("direction taken from layer")
+            ax.set_title(title)
             ax.grid(visible=False)
-            figure.colorbar(mesh, ax=ax, shrink=0.8, label="nats" if kind == "effect" else "")
-    settle(figure, "Directions of one layer at another")
+            label = "change of log-odds (nats)" if name == "effect" else "cosine"
+            figure.colorbar(mesh, ax=ax, shrink=0.8, label=label)
+    settle(figure, "The direction of one layer added at another")
     return figure
 
 
-def _curves(ax: Axes, cell: pd.DataFrame, direction: str, colour: dict[int, Any]) -> None:
+def effect_figures(tables: dict[str, pd.DataFrame], norms: str) -> dict[str, Iterator[Figure]]:
+    """Draw every figure of steering by name, in as many pictures as `analysis.paging` says.
+
+    Args:
+        tables: of steering, by name.
+        norms: name of the norms that rate the words.
+    """
+    return {
+        "dose_response": _dose_pages(tables["steering"], norms),
+        "transfer": _transfer_pages(tables["transfer"]),
+    }
+
+
+def _dose_pages(steering: pd.DataFrame, norms: str) -> Iterator[Figure]:
+    rows = dose_rows(steering)
+    keys = [(f"{model}@{corpus}", direction) for model, corpus, direction in rows]
+    pages = pages_of(keys, ROWS_ON_A_PAGE["dose_response"]) or [[]]
+    for number, page in enumerate(pages, 1):
+        with numbered(number, len(pages)):
+            figure = dose_response(steering, [rows[i] for i in page], norms)
+        yield figure
+
+
+def _transfer_pages(transfers: pd.DataFrame) -> Iterator[Figure]:
+    keys = [*zip(transfers["model"], transfers["corpus"], strict=True)]
+    cells = [*dict.fromkeys((str(model), str(corpus)) for model, corpus in keys)]
+    pages = pages_of(cells, ROWS_ON_A_PAGE["transfer"]) or [[]]
+    for number, page in enumerate(pages, 1):
+        shown = {cells[i] for i in page}
+        with numbered(number, len(pages)):
+            of_page = np.array([key in shown for key in keys], dtype=bool)
+            figure = transfer(transfers[of_page])
+        yield figure
+
+
+def _curves(ax: Axes, cell: pd.DataFrame, direction: str, look: dict[int, dict[str, Any]]) -> None:
     base = cell[cell["direction"] == ""]
     added = cell[cell["direction"] != ""]
     for (name, layer), found in added.groupby(["direction", "layer"]):
@@ -118,26 +181,36 @@ def _curves(ax: Axes, cell: pd.DataFrame, direction: str, colour: dict[int, Any]
         if is_control(str(name)):
             ax.plot(line["strength"], line["change"], color="0.75", linewidth=0.6, zorder=1)
             continue
-        shade = colour[int(str(layer))]
-        ax.plot(line["strength"], line["change"], color=shade, marker="o", markersize=3, zorder=3)
+        own = look[int(str(layer))]
+        ax.plot(line["strength"], line["change"], zorder=3, **own)
         ax.fill_between(
             line["strength"],
             line["change_low"],
             line["change_high"],
-            color=shade,
+            color=own["color"],
             alpha=0.12,
             linewidth=0,
         )
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
 
 
-def _shade(at: int, n: int) -> tuple[float, float, float]:
-    return mixed("#1b6ca8", "#d1495b", at / max(1, n - 1))
-
-
-def effect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, list[Figure]]:
-    """Draw every figure of steering by name; each is one picture."""
+def _look(at: int, n: int) -> dict[str, Any]:
+    """Return how the `at`-th of `n` layers is drawn."""
+    place = DARKEST + (LIGHTEST - DARKEST) * at / max(1, n - 1)
     return {
-        "dose_response": [dose_response(tables["steering"])],
-        "transfer": [transfer(tables["transfer"])],
+        "color": colormaps[RAMP](place)[:3],
+        "linestyle": LINES[at % len(LINES)],
+        "marker": MARKERS[at % len(MARKERS)],
+        "markersize": 3,
     }
+
+
+def _names(strengths: Sequence[float]) -> list[str]:
+    """Return names of strengths, "" where one would touch another: 0 and the largest come first."""
+    gap = CLOSEST * (max(strengths, default=0) - min(strengths, default=0))
+    named: list[float] = []
+    for strength in sorted(strengths, key=lambda s: (s != 0, -abs(s))):
+        if all(abs(strength - other) >= gap for other in named):
+            named.append(strength)
+    return [f"{s:g}".replace("0.", ".", 1) if s in named else "" for s in strengths]

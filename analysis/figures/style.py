@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,9 +27,19 @@ from analysis.figures.palette import palette_colour
 from analysis.results import CellResults
 
 STYLE = Path(__file__).with_name("emovec.mplstyle")
-SIMILARITY, SIGNED = "cividis", "RdBu_r"
+SIMILARITY = "cividis"
+SIGNED_COLOURS = ("#08264f", "#3a6bb0", "#9b9b9b", "#f0a868", "#fff3c9")
+SIGNED = colors.LinearSegmentedColormap.from_list("signed", SIGNED_COLOURS)
+"""From negative (dark blue) over 0 (grey) to positive (light orange): the lightness rises all the
+way, so that the sign is read in grey too. The page has the same colours."""
+
+SCARCE = 0.01
+"""Share of values below 0 up to which a scale runs from the least value, not from both sides."""
+
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+
+Cmap = str | colors.Colormap
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -75,15 +85,45 @@ def settle(figure: Figure, title: str) -> None:
     figure.set_layout_engine("none")
 
 
+def signed_look(values: ArrayLike, largest: float) -> tuple[Cmap, colors.Normalize]:
+    """Return the colours and the scale of values that may lie on both sides of 0.
+
+    Args:
+        values: all that are drawn, NaN where one is missing.
+        largest: where the scale ends.
+    """
+    numbers = np.asarray(values, dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    if numbers.size and (numbers < 0).mean() <= SCARCE:
+        return SIMILARITY, colors.Normalize(float(numbers.min()), largest)
+    return SIGNED, colors.Normalize(-largest, largest)
+
+
 def colour_bar(
-    figure: Figure, axes: ndarray, cmap: str, scale: colors.Normalize, label: str
+    figure: Figure,
+    axes: ndarray,
+    cmap: Cmap,
+    scale: colors.Normalize,
+    label: str,
+    extend: str = "neither",
 ) -> None:
-    """Add one colour bar, as tall as one row of panels, for a grid of axes."""
-    mappable = ScalarMappable(scale, cmap)
-    figure.colorbar(mappable, ax=axes, shrink=0.9 / len(axes), pad=0.02, label=label)
+    """Add one colour bar, as tall as one row of panels, for a grid of axes.
+
+    `extend` is the end of the scale, `min` or `max`, that some values lie beyond.
+    """
+    figure.colorbar(
+        ScalarMappable(scale, cmap),
+        ax=axes,
+        shrink=0.9 / len(axes),
+        pad=0.02,
+        label=label,
+        extend=extend,
+    )
 
 
-def heat_map(ax: Axes, grid: xr.DataArray, cmap: str, scale: colors.Normalize, first: bool) -> None:
+def heat_map(
+    ax: Axes, grid: xr.DataArray, cmap: Cmap, scale: colors.Normalize, first: bool
+) -> None:
     """Draw a layer by layer grid; missing values show the hatched ground."""
     layers = grid["layer"].to_numpy()
     ax.patch.set(hatch="////", edgecolor="0.6")
@@ -169,7 +209,7 @@ def models_of(cells: list[CellResults]) -> list[str]:
     return list(dict.fromkeys(cell.model for cell in cells))
 
 
-def span(numbers: Iterable[int]) -> str:
+def span(numbers: Collection[int]) -> str:
     """Return `82`, or `80 to 82` where numbers differ."""
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"

@@ -70,7 +70,7 @@ class SteeringContent:
         tests: `steering_tests`.
         transfer: `transfer`.
         reached: `transfer_layers`.
-        pictures: its figures as PNG, by name.
+        pictures: its figures as PNG, by name and page (`transfer`, `transfer-2`).
     """
 
     trends: pd.DataFrame

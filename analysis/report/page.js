@@ -7,7 +7,7 @@ const BANDS = {
   light: ["#2166ac", "#67a9cf", "#8a8a8a", "#ef8a62", "#b2182b"],
   dark: ["#5aa2ee", "#92c5e8", "#b0b0b0", "#f7a989", "#ff6f6f"],
 };
-const SIGNED = [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1, "#67001f"]];
+const SIGNED = [[0, "#08264f"], [0.25, "#3a6bb0"], [0.5, "#9b9b9b"], [0.75, "#f0a868"], [1, "#fff3c9"]];  // as in figures/style.py
 const MARKS = ["triangle-down", "triangle-down", "circle", "triangle-up", "triangle-up"];
 const BESIDE = {
   embedding: ["embedding output", "dot"], random: ["random weights", "solid"],
@@ -68,7 +68,14 @@ function layout(more) {
   return found;
 }
 
+// A choice of one is no choice: its name stands as text where the list would be.
 function fill(select, names, chosen, label = (name) => name) {
+  const alone = select.nextElementSibling?.className === "alone" ? select.nextElementSibling : null;
+  select.hidden = names.length === 1 && alone !== null;
+  if (alone) {
+    alone.hidden = !select.hidden;
+    alone.textContent = select.hidden ? label(names[0]) : "";
+  }
   select.replaceChildren(...names.map((name, i) => {
     const option = document.createElement("option");
     option.value = String(i);
@@ -108,7 +115,8 @@ function drawDepth() {
           ...at, x: varies ? where.map((i) => own.depth[i]) : [0, 1], mode: "lines", name: label, legendgroup: key,
           y: varies ? where.map((i) => beside[key][i]) : [beside[key], beside[key]],
           showlegend: !panel, line: { color: colourOf("--soft"), width: 1.2, dash },
-          hovertemplate: `${label}: %{y:.2f}<extra></extra>`,
+          text: (varies ? where.map((i) => beside[key][i]) : [beside[key], beside[key]]).map(decimal),
+          hovertemplate: `${label}: %{text}<extra></extra>`,
         });
       }
     }
@@ -183,11 +191,13 @@ function drawOverview() {
     peaks.x.push(own.length ? own[Math.floor(own.length / 2)] : c.depth[best]);
     peaks.y.push(row);
   });
-  const short = (text) => (isNarrow() && text.length > 20 ? `${text.slice(0, 19)}…` : text);
-  plot.style.height = `${Math.max(230, 130 + 17 * here.length)}px`;
+  const folded = (text) => (isNarrow() ? text.replace(/@/, "\n@").match(/[^\n]{1,18}/g) : [text]);
+  const names = here.map((i) => folded(nameOf(data.cells[i]))), lines = Math.max(...names.map((name) => name.length));
+  const inner = Math.max(60, (lines > 1 ? 6 + 12 * lines : 17) * here.length);
+  plot.style.height = `${inner + 34 + 55}px`;
   Plotly.react(plot, [{
     type: "heatmap", x, y: here.map((_, row) => row), z: at.map((row) => row.map(([i, layer]) => r(i, layer))), zmin: 0, zmax: 1,
-    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: 140, y: 1, yanchor: "top" },
+    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: Math.min(160, inner), y: 1, yanchor: "top", tickvals: [0, 0.5, 1] },
     text: at.map((row) => row.map(([i, layer]) => `${plain(nameOf(data.cells[i]))}<br>layer ${data.cells[i].layers[layer]}: |r| = ${decimal(r(i, layer))}`)),
     hovertemplate: "%{text}<extra></extra>",
   }, {
@@ -196,11 +206,11 @@ function drawOverview() {
   }], layout({
     xaxis: { range: [0, 1], title: { text: "depth (layer / layers)" }, showgrid: false, zeroline: false },
     yaxis: {
-      range: [here.length - 0.5, -0.5], tickvals: here.map((_, row) => row), ticktext: here.map((i) => plain(short(nameOf(data.cells[i])))),
+      range: [here.length - 0.5, -0.5], tickvals: here.map((_, row) => row), ticktext: names.map((name) => name.map(plain).join("<br>")),
       tickfont: { size: 10 }, showgrid: false, zeroline: false,
     },
-    margin: { l: 50, r: 15, t: 34, b: 45 }, dragmode: false,
-  }), CONFIG);
+    margin: { l: 50, r: 15, t: 34, b: 55 }, dragmode: false,
+  }), { ...CONFIG, displayModeBar: false });
   return undefined;
 }
 
@@ -249,6 +259,7 @@ function drawMap() {
   const open = here.map((i) => bands[i] === null);
   const soft = colourOf("--soft");
   const shown = $("with-names").checked ? roomy(plot, here.map((i) => c.emotions[i]), x, y) : new Set();
+  if (chosen >= 0) shown.add(chosen);
   Plotly.react(plot, [{
     x, y, mode: "markers+text", type: "scatter", hovertext: here.map((i) => plain(c.emotions[i])),
     text: here.map((i, k) => (shown.has(k) ? plain(c.emotions[i]) : "")), textposition: "top center", textfont: { size: 10 },
@@ -294,12 +305,15 @@ function drawGrid() {
   const z = rows.map((_, i) => layers.map((_, j) => cut(rows[Math.min(i, j)][Math.abs(i - j)])));
   const step = Math.ceil(n / 12), at = layers.map((_, i) => i).filter((i) => i % step === 0);
   const ticks = { tickvals: at, ticktext: at.map((i) => String(layers[i])) };
-  const signed = kind === "direction", what = signed ? "cosine" : "CKA";
+  const what = kind === "direction" ? "cosine" : "CKA", numbers = z.flat().filter((v) => v !== null);
+  const least = Math.min(...numbers), below = numbers.filter((v) => v < 0).length;
+  const signed = kind === "direction" && below > 0.01 * numbers.length;
+  const from = signed ? -1 : kind === "direction" && numbers.length ? least : 0;
   Plotly.react(plot, [{
-    type: "heatmap", z, zmin: signed ? -1 : 0, zmax: 1, hoverongaps: false,
+    type: "heatmap", z, zmin: from, zmax: 1, hoverongaps: false,
     colorscale: signed ? SIGNED : "Cividis", colorbar: { title: { text: what }, thickness: 12, len: 0.8 },
     customdata: layers.map((b) => layers.map((a) => `layers ${a} and ${b}`)),
-    hovertemplate: `%{customdata}<br>${what} = %{z:.2f}<extra></extra>`,
+    text: z.map((row) => row.map(decimal)), hovertemplate: `%{customdata}<br>${what} = %{text}<extra></extra>`,
   }], layout({
     title: { text: plain(nameOf(c)), font: { size: 13 }, x: 0.02, xanchor: "left", y: 0.985, yanchor: "top" },
     xaxis: { title: { text: "layer" }, constrain: "domain", showgrid: false, ...ticks },
@@ -356,7 +370,10 @@ function choose(change) {
   fill($("grid"), kinds, state.grid, (kind) => GRIDS[kind] || `cosine of valence directions: ${kind.split("|")[1].replace(/^component$/, "pc1")}`);
   const keys = Object.keys(change);
   const only = (...some) => keys.length > 0 && keys.every((key) => some.includes(key));
-  if (only("emotion")) { drawMap(); return showStories(); }
+  if (only("emotion")) {
+    drawMap();
+    return showStories().then(() => $("stories").firstElementChild?.scrollIntoView({ block: "nearest" }));
+  }
   if (only("grid")) return drawGrid();
   if (!only("layer")) { drawGrid(); showStories(); drawOverview(); drawActivations(); }
   drawDepth();
@@ -389,6 +406,8 @@ async function start() {
     const kinds = [...Object.keys(GRIDS), ...cell().estimators.map((e) => `direction|${e}`)];
     choose({ grid: kinds[Number(event.target.value)] });
   });
+  $("with-random").closest("label").hidden = !data.cells.some((c) => c.twin);
+  $("beside").closest("label").hidden = data.cells.length === 1;
   state.beside = data.cells.length > MANY ? 1 : 0;
   fill($("beside"), BESIDES, BESIDES[state.beside]);
   $("beside").addEventListener("change", (event) => choose({ beside: Number(event.target.value) }));
@@ -400,7 +419,15 @@ async function start() {
   const redraw = () => { drawOverview(); drawDepth(); drawActivations(); drawMap(); drawGrid(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("(max-width: 44rem)").addEventListener("change", redraw);
+  // What sticks to the top covers headings that are jumped to, unless the page keeps clear of it.
+  const clear = () => {
+    const bar = isNarrow() ? $("often") : $("choices");
+    document.documentElement.style.scrollPaddingTop = `${Math.ceil(bar.getBoundingClientRect().height) + 8}px`;
+  };
+  for (const id of ["choices", "often"]) new ResizeObserver(clear).observe($(id));
+  matchMedia("(max-width: 44rem)").addEventListener("change", clear);
   choose({ cell: 0, layer: state.layer });
+  clear();
   $("overview-plot").on("plotly_click", (event) => {
     const [index, layer] = event.points[0].customdata || [];
     if (index !== undefined) choose({ cell: index, layer });

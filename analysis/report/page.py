@@ -39,6 +39,9 @@ PAGE_BYTES = 15_000_000
 STORIES_BYTES = 2_500_000
 """Packed stories that a page carries."""
 
+PICTURES_BYTES = 2_500_000
+"""Pictures that a page carries, in base64."""
+
 MANY = 16
 """Of more cells or pairs, cards are folded by model and claims have one bar."""
 
@@ -76,6 +79,17 @@ def build_page(runs: list[RunContent]) -> str:
     css, script, plotly = *((HERE / part).read_text() for part in PARTS[1:]), get_plotlyjs()
     scripts = [plotly, script]
     stories, fewer = _fitting_stories(runs)
+    shown, room = [], PICTURES_BYTES
+    for run in runs:
+        shown.append(_shown(run, room))
+        steering = shown[-1]["steering"]
+        if steering is not None:
+            room -= sum(len(picture) for _, picture in steering["pictures"])
+            fewer += [
+                f"pictures of steering: {', '.join(some)}; figures/ of {run.name} has them"
+                for some in [steering["left"]]
+                if some
+            ]
     page = functools.partial(
         environment.get_template(PARTS[0]).render,
         title=title(runs),
@@ -92,7 +106,7 @@ def build_page(runs: list[RunContent]) -> str:
             for run in runs
             for name, content in run.files.items()
         ],
-        runs=[_shown(run) for run in runs],
+        runs=shown,
         claims=_claims(runs),
         numbered=_cell_names(runs),
         many=MANY,
@@ -132,8 +146,13 @@ def _stories(corpus: CorpusContent, most: int) -> dict[str, Any]:
     return {"shown": shown, "all": corpus.n_stories, "by": by_emotion}
 
 
-def _shown(run: RunContent) -> dict[str, Any]:
-    """Return what the template says of a run."""
+def _shown(run: RunContent, room: int) -> dict[str, Any]:
+    """Return what the template says of a run.
+
+    Args:
+        run: that is shown.
+        room: bytes that its pictures may have, as they stand on the page.
+    """
     shown = {(cell.model, cell.corpus) for cell in without_twins(run.cells)}
     twins = {(c.model, c.corpus) for c in run.cells} - shown
     tables = run.tables
@@ -153,7 +172,7 @@ def _shown(run: RunContent) -> dict[str, Any]:
         "corpora": run.corpora,
         "methods": methods(run),
         "left": run.left,
-        "steering": shown_steering(run),
+        "steering": shown_steering(run, room),
     }
 
 

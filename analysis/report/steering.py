@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,28 @@ import pandas as pd
 from analysis.effect_tests import MIN_CONTROLS
 from analysis.effects import OTHER
 from analysis.report.content import RunContent, SteeringContent
+from analysis.report.numbers import MISSING, decimal, p_value
+from analysis.report.pictures import fitting
 
 PICTURES = {
-    "dose_response": "Change of each measure over strength, with intervals over prompts; grey: "
-    "random directions of the same length",
+    "dose_response": "Change of each measure over strength (in mean norms of a token's residual), "
+    "with 95 % intervals over prompts; grey: random directions of the same length",
     "transfer": "The direction found at one layer added at another: its effect on log-odds, beside "
     "the cosine of the directions of both layers",
 }
 COLUMNS = {
-    "tested at": "strength, of a mean token norm",
-    "log-odds": "self-reports, half the difference of both signs, nats",
-    "p": "against random directions and random mixtures of emotions, the larger, corrected over "
-    "directions and layers",
-    "choices": "the same of pleasant against unpleasant choices, nats",
+    "tested at": "the strength, in mean norms of a token's residual at that layer",
+    "log-odds": "of positive against negative self-reports, a direction's own word left out: half "
+    "the difference between adding and subtracting the direction, in nats, with its interval over "
+    "prompts",
+    "p": "against random directions and random mixtures of the emotions' vectors, the larger of "
+    "the two, corrected over directions and layers",
+    "choices": "the same of pleasant against unpleasant choices, in nats",
     "p of choices": "the same",
-    "valence of words": "slope, for a strength of one mean token norm",
-    "nats a token": "more than unsteered at the worse sign, at the strength tested",
-    "held-out r": "of the direction with emotions that it never saw",
+    "valence of words": "slope of the written words' rated valence, in points for a strength of 1",
+    "nats a token": "by how much the unsteered model is more surprised by what was written, at the "
+    "worse sign: where it is large, the model is broken rather than moved",
+    "held-out r": "of the direction with the ratings of emotions that it never saw",
 }
 SIGNIFICANT = 0.05
 NO_CONTROLS = (
@@ -36,10 +42,16 @@ NO_CONTROLS = (
 )
 
 
-def shown_steering(run: RunContent) -> dict[str, Any] | None:
-    """Return what the template says of a run's steering, None where it has none."""
+def shown_steering(run: RunContent, room: int) -> dict[str, Any] | None:
+    """Return what the template says of a run's steering, None where it has none.
+
+    Args:
+        run: that is shown.
+        room: bytes that its pictures may have in base64.
+    """
     if run.steering is None:
         return None
+    pictures, left = fitting(run.steering.pictures, max(0, room) * 3 // 4)
     keys = ["model", "corpus"]
     return {
         "cells": [
@@ -52,10 +64,18 @@ def shown_steering(run: RunContent) -> dict[str, Any] | None:
         ],
         "columns": COLUMNS,
         "pictures": [
-            (says, base64.b64encode(run.steering.pictures[name]).decode())
-            for name, says in PICTURES.items()
+            (_caption(name, run.steering.pictures), base64.b64encode(picture).decode())
+            for name, picture in pictures.items()
         ],
+        "left": left,
     }
+
+
+def _caption(name: str, pictures: Collection[str]) -> str:
+    """Say what a picture is, and which page of how many."""
+    figure, _, number = name.partition("-")
+    pages = sum(other.partition("-")[0] == figure for other in pictures)
+    return PICTURES[figure] + (f"; page {number or 1} of {pages}" if pages > 1 else "")
 
 
 def own_words_out(tests: pd.DataFrame) -> pd.DataFrame:
@@ -84,12 +104,13 @@ def steering_sentences(steering: SteeringContent, model: str, corpus: str) -> li
             continue
         moves = rows[rows["p_corrected"] < SIGNIFICANT]
         random = rows[rows["random_p"] < SIGNIFICANT]
-        own = ", their own words left out," if measure == "log_odds" else ""
+        own = " (a direction's own word left out)" if measure == "log_odds" else ""
+        verb = "moves" if len(moves) < 2 else "move"
         said.append(
-            f"Of {len(rows)} directions and layers, {len(moves)} move the log-odds of {name}{own} "
-            "by more than random directions and random mixtures of the emotions' vectors do "
-            f"(p < {SIGNIFICANT:g}, corrected for {len(rows)} tests); {len(random)} by more than "
-            "random directions, uncorrected."
+            f"{len(moves) or 'None'} of the {_combinations(rows)} {verb} the "
+            f"log-odds of {name}{own} by more than random directions and random mixtures of the "
+            f"emotions' vectors do (p < {decimal(SIGNIFICANT)}, corrected for {len(rows)} tests); "
+            f"{len(random) or 'none'} by more than random directions alone, uncorrected."
         )
     here = transfer[(transfer["measure"] == "log_odds") & transfer["relative"].notna()]
     for (direction, strength), rows in here.groupby(["direction", "strength"], sort=False):
@@ -104,6 +125,19 @@ def steering_sentences(steering: SteeringContent, model: str, corpus: str) -> li
     return said
 
 
+def _combinations(rows: pd.DataFrame) -> str:
+    """Return `12 combinations (4 directions × 3 layers)`."""
+    counts = [rows[key].nunique() for key in ("direction", "layer")]
+    named = [
+        f"{n} {key}{'' if n == 1 else 's'}"
+        for n, key in zip(counts, ("direction", "layer"), strict=True)
+    ]
+    every = len(rows) == counts[0] * counts[1]
+    product = " \N{MULTIPLICATION SIGN} ".join(named)
+    whole = f" ({product})" if every else " of a direction and a layer"
+    return f"{len(rows)} combination{'' if len(rows) == 1 else 's'}{whole}"
+
+
 def _transferred(direction: str, strength: float, rows: pd.DataFrame, reached: pd.DataFrame) -> str:
     """Say how far from where it was found a direction works.
 
@@ -114,7 +148,8 @@ def _transferred(direction: str, strength: float, rows: pd.DataFrame, reached: p
         reached: of `transfer_layers`.
     """
     works = reached[reached["random_p"] < SIGNIFICANT]
-    said = f"The direction of {direction} found at one layer and added at another ({strength:g}): "
+    said = f"The direction of {direction} found at one layer and added at another, "
+    said += f"by {strength:g} of a mean token norm: "
     if works.empty:
         return said + (
             f"at none of {len(reached)} layers does the layer's own direction do more than random "
@@ -123,10 +158,11 @@ def _transferred(direction: str, strength: float, rows: pd.DataFrame, reached: p
     rho = works["rho"]
     return said + (
         f"at {len(works)} of {len(reached)} layers the layer's own direction does more than random "
-        f"ones (p < {SIGNIFICANT:g}, uncorrected). There, as a share of its effect at the median, "
-        f"{_distances(rows[rows['layer'].isin(works['layer'])])}. Effects follow the "
-        f"cosine of the two directions with a median rho of {rho.median():.2f} within a layer "
-        f"({rho.min():.2f} to {rho.max():.2f})."
+        f"ones (p < {decimal(SIGNIFICANT)}, uncorrected). There, as a share of that effect, at the "
+        f"median, {_distances(rows[rows['layer'].isin(works['layer'])])}. Within a layer effects "
+        "follow the cosine of the two directions with Spearman's rho, over the layers that they "
+        f"are taken from, of {decimal(rho.median())} at the median ({decimal(rho.min())} to "
+        f"{decimal(rho.max())})."
     )
 
 
@@ -144,7 +180,7 @@ def _distances(rows: pd.DataFrame) -> str:
         for low, high, far in DISTANCES:
             there = rows[(distance >= low) & (distance <= high)]["relative"]
             if len(there):
-                parts.append(f"{there.median():.2f} ({far} away)")
+                parts.append(f"{decimal(there.median())} ({far} away)")
         if parts:
             found.append(f"directions found {name} do {', '.join(parts)}")
     return "; ".join(found)
@@ -180,9 +216,9 @@ def _rows(steering: SteeringContent, model: str, corpus: str) -> list[tuple[str,
                     f"{odds['strength']:g}",
                     _interval(odds, "effect"),
                     _p(odds["p_corrected"]),
-                    "-" if choice is None else _interval(choice, "effect"),
-                    "-" if choice is None else _p(choice["p_corrected"]),
-                    "-" if slope is None else _interval(slope, "slope"),
+                    MISSING if choice is None else _interval(choice, "effect"),
+                    MISSING if choice is None else _p(choice["p_corrected"]),
+                    MISSING if slope is None else _interval(slope, "slope"),
                     _number(odds["nll_change"]),
                     _number(odds["held_out_r"]),
                 ],
@@ -194,12 +230,12 @@ def _rows(steering: SteeringContent, model: str, corpus: str) -> list[tuple[str,
 def _interval(row: Any, name: str) -> str:
     if not np.isfinite(row["low"]):
         return _number(row[name])
-    return f"{row[name]:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{_number(row[name])} [{_number(row['low'])}, {_number(row['high'])}]"
 
 
 def _number(value: float) -> str:
-    return f"{value:+.2f}" if np.isfinite(value) else "-"
+    return decimal(value, sign=True)
 
 
 def _p(value: float) -> str:
-    return "-" if not np.isfinite(value) else f"{value:.3f}" if value >= 0.001 else "< .001"
+    return MISSING if not np.isfinite(value) else p_value(value).removeprefix("= ")
