@@ -316,6 +316,17 @@ def test_r_stands_beside_its_interval_and_its_baselines(cells, geometry):
         dotted = [x for x in ax.get_lines() if x.get_linestyle() == ":"]
         assert [line.get_ydata()[0] for line in dotted] == [embedding]
         assert sorted(notes(ax)) == sorted([decimal(embedding), decimal(random[-1])])
+        marks = [x for x in ax.get_lines() if x.get_marker() == "o"]
+        drawn = [x for line in marks for x in line.get_ydata()]
+        np.testing.assert_allclose(sorted(drawn), sorted(blocks[f"{axis}_r"]))
+        filled = [x for x in marks if x.get_markerfacecolor() != "white"]
+        sure = blocks[blocks[f"{axis}_p_corrected"] < 0.05][f"{axis}_r"]
+        np.testing.assert_allclose(sorted(x for m in filled for x in m.get_ydata()), sorted(sure))
+        assert ax.get_ylim()[0] <= max(-1, blocks[f"{axis}_low"].min()), "the band is whole"
+        assert ax.get_ylabel().startswith(f"r, PC{column + 1} and {axis}")
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "claims' thresholds: r = .70, depth .50" in said
+    assert any("p ≥ .05" in text for text in said)
 
 
 def test_activations_over_depth_are_those_of_the_results(cells):
@@ -330,6 +341,8 @@ def test_activations_over_depth_are_those_of_the_results(cells):
         for ax, values in zip(figure.axes, wanted, strict=True):
             np.testing.assert_allclose(lines_with_points(ax, N_LAYERS)[at], values)
             assert ax.get_ylabel()
+    assert not notes(figure.axes[0]), "the threshold is named in the legend, not on a curve"
+    assert "massive: 10 times the mean" in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
 def test_cosines_of_emotions_are_sorted_by_valence(cells, geometry):
@@ -612,6 +625,12 @@ def test_detection_draws_the_share_that_results_hold() -> None:
         for cell in cells:
             found = cell.results.sel(window="no-first", top=top, layer=slice(0, None))
             for name in ("detected", "detected_by_chance"):
-                want = found[name].to_numpy()
+                want = 100 * found[name].to_numpy()
                 assert np.isfinite(want).any()
                 assert any(np.array_equal(line, want, equal_nan=True) for line in drawn), name
+        where = "ranks first" if top == 1 else f"is among the first {top}"
+        assert ax.get_title(loc="left") == f"The story's own emotion {where}"
+        assert "(%)" in ax.get_ylabel()
+        assert all(re.search(r"\d\.\d %$", text) for text in notes(ax)), notes(ax)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"95 % interval over emotions", "peak: layer and share", "chance"} <= set(said)

@@ -22,12 +22,14 @@ from analysis.claims import CLAIMS
 from analysis.detection_table import detection_table
 from analysis.geometry_table import geometry_table, peaks
 from analysis.report.content import CorpusContent, Refused, RunContent, Story
+from analysis.report.methods import citations, methods
 from analysis.report.numbers import decimal
 from analysis.report.page import STATISTICS, build_page
 from analysis.report.payload import packed, payload
 from analysis.report.safe import visible
 from analysis.report.sentences import summary
 from analysis.tables import activation_table
+from manifests.schema import Steering
 from tests.test_figures import CONTRAST, N_EMOTIONS, NORMS, make_cell
 
 EMOTIONS = [f"emotion-{i}" for i in range(N_EMOTIONS)]
@@ -373,6 +375,23 @@ def test_methods_are_those_of_the_manifest(page: str) -> None:
     assert "/home/" not in page.partition("<script>")[0]
 
 
+def test_methods_say_how_a_model_was_steered(run: RunContent) -> None:
+    spec = json.loads(Steering(directions=("valence", "sad"), layers=(3, 7)).model_dump_json())
+    parts = methods(dataclasses.replace(run, manifest=MANIFEST | {"steering": spec}))
+    (part,) = [part for part in parts if part.title == "Steering"]
+    said = " ".join(part.lines)
+    for words in (
+        "Directions: valence, sad, as unit vectors",
+        "at layers 3, 7, with either sign, at strengths 0.05, 0.1, 0.2:",
+        "1 text for each prompt and condition, of at most 60 tokens, temperature 0.8",
+        "20 random directions and 20 random mixtures",
+        "of every layer added at every other",
+    ):
+        assert words in said, words
+    assert "Steering" not in [part.title for part in methods(run)]
+    assert any("Sofroniew et al. (2026)" in source.text for source in citations([run]))
+
+
 def test_tables_can_be_saved_and_larger_ones_are_named(run: RunContent, page: str) -> None:
     assert unpacked(page, "file-0") == run.files["geometry.csv"]
     assert "In the run's folder only: cka.csv" in page
@@ -559,6 +578,19 @@ def test_the_page_works_from_disk(browser: Any, page: str, run: RunContent, tmp_
         own_curve(), geometry[at & (geometry["window"] == "all")]["valence_r"], rtol=1e-5
     )
 
+    alone = "document.querySelector('#norms + .alone')"
+    assert script(f"{alone}.textContent") == NORMS, "a choice of one stands as text"
+    assert not browser.find_element(By.ID, "norms").is_displayed()
+    assert browser.find_element(By.ID, "with-random").is_displayed(), "there is a random twin"
+    for section in ("map", "grids"):  # what sticks to the top covers no heading
+        script(f"location.hash = '#{section}'")
+        bar = "document.getElementById(innerWidth < 704 ? 'often' : 'choices')"
+        eventually(
+            f"document.getElementById('{section}-title').getBoundingClientRect().top"
+            f" >= {bar}.getBoundingClientRect().bottom - 1"
+        )
+        assert script(f"{bar}.getBoundingClientRect().bottom") < 200
+
     slider = browser.find_element(By.ID, "layer")  # with the keyboard
     before, name = plotted(browser, "map-plot")[0]["x"], browser.find_element(By.ID, "layer-name")
     slider.send_keys(Keys.HOME)
@@ -593,6 +625,11 @@ def test_the_page_works_from_disk(browser: Any, page: str, run: RunContent, tmp_
     assert clicked == EMOTIONS[emotion]
     eventually(f"document.querySelector('#stories p').textContent.includes('of {clicked} ')")
     assert Select(browser.find_element(By.ID, "emotion")).first_selected_option.text == clicked
+    assert script(f"document.getElementById('map-plot').data[0].text[{emotion}]") == clicked
+    eventually(
+        "(() => { const b = document.querySelector('#stories p').getBoundingClientRect();"
+        " return b.top >= 0 && b.bottom <= innerHeight; })()"
+    )
     assert f"A story of {clicked} about rain." in browser.find_element(By.ID, "stories").text
 
     Select(browser.find_element(By.ID, "grid")).select_by_visible_text("CKA, debiased")

@@ -97,6 +97,7 @@ def test_ratings_stay_at_home_and_the_main_tables_come_first(tmp_path: Path) -> 
     assert set(files) == {"geometry.csv", "notes.md", "clusters.csv"}
     assert left == ("cka.csv", "corpus_emotions.csv")
     assert files["geometry.csv"] == (tmp_path / "geometry.csv").read_bytes()
+    (tmp_path / "empty.csv").write_text("model,corpus\n")
     everything, rest = carried_tables(tmp_path, 10**6)
-    assert rest == ("corpus_emotions.csv",)
+    assert rest == ("corpus_emotions.csv",), "nothing but a header is not worth a download"
     assert set(everything) == set(sizes)

@@ -20,6 +20,7 @@ from analysis.figures.style import (
     cell_name,
     entry,
     extra_height,
+    least,
     mixed,
     settle,
     span,
@@ -51,13 +52,7 @@ RANDOM_BAND: dict[str, Any] = {
 }
 """Lines rather than a tint, which would mix with the tint of the interval over it."""
 
-SMALL: dict[str, Any] = {
-    "textcoords": "offset points",
-    "ha": "right",
-    "va": "bottom",
-    "fontsize": 6.5,
-    "color": "0.5",
-}
+THRESHOLDS = f"claims' thresholds: r = {decimal(PEAK_R)}, depth {decimal(HALFWAY)}"
 
 
 @styled
@@ -125,8 +120,10 @@ def beside_baselines(
 ) -> Figure:
     """Draw each cell's r with its interval, and beside it what gives r without the model's doing.
 
-    The band is the interval of what infinitely many stories would give, so r may lie below it.
-    Baselines are grey: a hatched band over depth for the model with random weights, and lines.
+    The band is the interval of what infinitely many stories would give, so r may lie below it, and
+    below 0 where the component may point the other way: each component is flipped to point its
+    rating's way in the stories at hand. Filled marks are blocks with corrected p < .05. Baselines
+    are grey: a hatched band over depth for the model with random weights, and lines.
 
     Args:
         cells: one row each.
@@ -141,6 +138,8 @@ def beside_baselines(
     axes = figure.subplots(len(cells), 2, sharex=True, sharey=True, squeeze=False)
     at = {"contrast": contrast, "norms": norms, "window": window}
     named: set[str] = set()
+    shown: list[tuple[Axes, list[tuple[str, float, Any]]]] = []
+    least_low = 0.0
     for row, cell in zip(axes, cells, strict=True):
         n = int(cell.results["n_rated"].sel(at).max())
         for ax, axis, component in zip(row, AXES, (1, 2), strict=True):
@@ -154,21 +153,30 @@ def beside_baselines(
             depth, r, (low, high) = _over_depth(cell, own)
             colour = looks.colour[cell.model]
             ax.fill_between(depth, low, high, color=colour, alpha=0.25, linewidth=0)
-            ax.plot(depth, r, color=colour, marker="o")
+            ax.plot(depth, r, color=colour)
+            _marks(ax, depth, r, _p_corrected(cell, at, component) < SIGNIFICANT, colour, "o")
+            least_low = min(least_low, least(low))
             ax.set_title(f"{cell_name(cell)}: {axis}")
-            ax.set_ylabel(f"|r|, PC{component} and {axis}\n({norms}, n = {n})")
+            ax.set_ylabel(f"r, PC{component} and {axis}\n({norms}, n = {n})")
             ax.tick_params(labelleft=True)
-            label_ends(ax, [(decimal(r), r, GREYS[name]["color"]) for name, r in ends.items()])
+            shown.append((ax, [(decimal(r), r, GREYS[name]["color"]) for name, r in ends.items()]))
             named |= set(ends)
     for ax in axes[-1]:
         ax.set_xlabel(DEPTH)
+    bottom = max(-1.0, np.floor(5 * least_low) / 5)
+    axes[0, 0].set(
+        ylim=(bottom, 1.05), yticks=np.arange(bottom, 1.1, 0.2 if bottom > -0.5 else 0.5)
+    )
+    for ax, levels in shown:
+        ax.spines["left"].set_bounds(bottom, 1)
+        if bottom < 0:
+            ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        label_ends(ax, levels)
     handles: list[Any] = [
-        entry("|r| in the stories at hand", linestyle="-", marker="o"),
-        Patch(
-            color=looks.colour[cells[0].model],
-            alpha=0.25,
-            label="95 % interval, infinitely many stories",
-        ),
+        entry("r in these stories, p < .05, corrected", linestyle="-", marker="o"),
+        entry("p ≥ .05", marker="o", markerfacecolor="white"),
+        Patch(facecolor="0.8", label="95 % interval, infinitely many stories"),
+        entry(THRESHOLDS, linestyle="-", color="0.88"),
     ]
     for name in BASELINES:
         if name in named:
@@ -176,7 +184,9 @@ def beside_baselines(
     if "random" in named:
         handles.append(Patch(label="their 95 % interval", **RANDOM_BAND))
     figure.legend(handles=handles, ncols=3, loc="outside lower left")
-    settle(figure, f"r beside its baselines; window {window}, contrast {contrast}")
+    settle(
+        figure, f"r with its interval, beside its baselines; window {window}, contrast {contrast}"
+    )
     return figure
 
 
@@ -196,12 +206,11 @@ def massive_activations(cells: list[CellResults], looks: Looks) -> Figure:
     tokens.set_yscale("log")
     tokens.yaxis.set_major_formatter("{x:g}")
     tokens.axhline(MASSIVE, color="0.8", linewidth=0.8, zorder=0)
-    tokens.annotate("massive", (1, MASSIVE), (0, 2), xycoords=("axes fraction", "data"), **SMALL)
-    tokens.set_title("Token of largest norm in a text")
+    tokens.set_title("How long a text's longest token is")
     tokens.set_ylabel("its norm / mean norm of the tokens\n(median over texts)")
-    first.set_title("It is the first token")
+    first.set_title("How often that is the first token")
     first.set_ylabel("texts (%)")
-    dimensions.set_title("Three largest dimensions")
+    dimensions.set_title("What three dimensions carry")
     dimensions.set_ylabel("mean squared norm (%)")
     for ax in (first, dimensions):
         ax.set_ylim(-3, 103)
@@ -210,8 +219,10 @@ def massive_activations(cells: list[CellResults], looks: Looks) -> Figure:
     models, corpora = (dict.fromkeys(getattr(c, key) for c in cells) for key in ("model", "corpus"))
     handles = [entry(model, color=looks.colour[model], linestyle="-") for model in models]
     handles += [corpus_entry(corpus, looks) for corpus in corpora]
+    massive = f"massive: {MASSIVE:g} times the mean"
+    handles.append(entry(massive, linestyle="-", color="0.8", linewidth=0.8))
     figure.legend(handles=handles, ncols=4, loc="outside lower left")
-    settle(figure, "Massive activations over depth")
+    settle(figure, "Massive activations: what one token and three dimensions carry, over depth")
     return figure
 
 
@@ -231,9 +242,20 @@ def _trajectory(
     x, y = blocks["depth"].to_numpy(), blocks[f"{rating}_r"].to_numpy()
     ax.plot(x, y, color=colour, linestyle=line)
     sure = (blocks[f"{rating}_p_corrected"] < SIGNIFICANT).to_numpy()
+    _marks(ax, x, y, sure, colour, marker)
+    return Curve(x, y, [int(i) for i in blocks["layer"]], mixed(colour, "black", 0.25), marker)
+
+
+def _marks(ax: Axes, x: Any, y: Any, sure: Any, colour: Any, marker: str) -> None:
+    """Draw marks, filled where sure."""
     for at, face in ((sure, colour), (~sure, "white")):
         ax.plot(x[at], y[at], marker, color=colour, markerfacecolor=face)
-    return Curve(x, y, [int(i) for i in blocks["layer"]], mixed(colour, "black", 0.25), marker)
+
+
+def _p_corrected(cell: CellResults, at: dict[str, str], component: int) -> Any:
+    """Return a component's p at the blocks, corrected for the search over them."""
+    found = cell.results["p_corrected"].sel(at, drop=True).sel(component=component, drop=True)
+    return found.sel(layer=slice(0, None)).to_numpy()
 
 
 def _embedding(
@@ -257,7 +279,7 @@ def _trajectory_legend(looks: Looks, table: pd.DataFrame) -> list[Line2D]:
             entry("p ≥ .05", marker="o", markerfacecolor="white"),
             entry("peak: layer and |r|", marker="o", **RING),
             entry("embedding output, with its |r|", linestyle=":", linewidth=0.8),
-            entry("thresholds of the claims", linestyle="-", color="0.88"),
+            entry(THRESHOLDS, linestyle="-", color="0.88"),
         ],
     ]
     height = max(len(column) for column in columns)

@@ -6,7 +6,7 @@ and limits will not change any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -131,8 +131,15 @@ class Curve:
     marker: str
 
 
-def label_peaks(ax: Axes, curves: list[Curve]) -> None:
-    """Ring the highest point of each curve and write its layer and height where no curve runs."""
+def label_peaks(ax: Axes, curves: list[Curve], write: Callable[[float], str] | None = None) -> None:
+    """Ring the highest point of each curve and write its layer and height where no curve runs.
+
+    Args:
+        ax: axes with the curves drawn.
+        curves: what is drawn there.
+        write: how a height is written; `decimal` unless told otherwise.
+    """
+    write = write or decimal
     glyph = len({curve.marker for curve in curves}) > 1
     texts, peaks, shades, ink = [], [], [], [np.empty((0, 2))]
     for curve in curves:
@@ -143,7 +150,7 @@ def label_peaks(ax: Axes, curves: list[Curve]) -> None:
             continue
         i = int(np.nanargmax(curve.y))
         ax.plot(curve.x[i], curve.y[i], "o", zorder=4, color=curve.shade, **RING)
-        text = f"layer {curve.layers[i]}: {decimal(curve.y[i])}"
+        text = f"layer {curve.layers[i]}: {write(curve.y[i])}"
         texts.append(f"{GLYPHS[curve.marker]} {text}" if glyph else text)
         peaks.append((curve.x[i], curve.y[i]))
         shades.append(curve.shade)

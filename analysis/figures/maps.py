@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from analysis.figures.labels import decimal, label_points
 from analysis.figures.style import (
-    SIGNED,
+    RATED,
     cell_name,
     colour_bar,
     entry,
@@ -82,7 +82,7 @@ def pca_maps(
         score_EX = _draw_map(ax, cell, point, norms, scale, own_peak)
         found.append((ax, [str(e) for e in point["emotion"].to_numpy()], score_EX))
     if found:
-        colour_bar(figure, axes, SIGNED, scale, f"valence rating ({norms})")
+        colour_bar(figure, axes, RATED, scale, f"valence rating ({norms})")
         figure.legend(handles=_map_legend(), ncols=3, loc="outside lower left")
     what = "Emotions at the layers where PC1 follows valence best"
     settle(figure, f"{what}; window {window}, contrast {contrast}")
@@ -129,7 +129,7 @@ def _emotion_map(
     for at in (ax.axhline, ax.axvline):
         at(0, color="0.85", linewidth=0.6, zorder=0)
     middle = (cast(float, scale.vmin) + cast(float, scale.vmax)) / 2
-    look: dict[str, Any] = {"cmap": SIGNED, "norm": scale, "edgecolors": "0.3", "linewidths": 0.4}
+    look: dict[str, Any] = {"cmap": RATED, "norm": scale, "edgecolors": "0.3", "linewidths": 0.4}
     for marker, some in {"^": rating_E >= middle, "v": rating_E < middle}.items():
         x, y = score_EX[some].T
         ax.scatter(x, y, s=20, c=rating_E[some], marker=marker, **look)

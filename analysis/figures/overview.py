@@ -67,8 +67,9 @@ def overview(geometry: pd.DataFrame, contrast: str, norms: str, window: str) -> 
     marks = [
         entry("peak, p < .05, corrected for the search", **_mark(sure=True)),
         entry("peak, p ≥ .05", **_mark(sure=False)),
+        entry("at the row's end: layer of the peak and its |r|"),
     ]
-    figure.legend(handles=marks, ncols=2, loc="outside lower left")
+    figure.legend(handles=marks, ncols=3, loc="outside lower left")
     n = span(table["n_emotions"])
     settle(figure, f"|r| of every cell; window {window}, contrast {contrast}, {norms} (n = {n})")
     return figure

@@ -28,6 +28,9 @@ from analysis.results import CellResults
 
 STYLE = Path(__file__).with_name("emovec.mplstyle")
 SIMILARITY = "cividis"
+RATED = "RdBu_r"
+"""Of ratings, whose halves of the scale the marks' shapes tell apart."""
+
 SIGNED_COLOURS = ("#08264f", "#3a6bb0", "#9b9b9b", "#f0a868", "#fff3c9")
 SIGNED = colors.LinearSegmentedColormap.from_list("signed", SIGNED_COLOURS)
 """From negative (dark blue) over 0 (grey) to positive (light orange): the lightness rises all the

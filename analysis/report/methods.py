@@ -46,6 +46,8 @@ def methods(run: RunContent) -> list[Part]:
         Part("Reading", tuple(_reading(manifest["extraction"], _backends(manifest)))),
         Part("Analysis", tuple(_analysis(run, manifest["analysis"]))),
     ]
+    if manifest.get("steering"):
+        parts.append(Part("Steering", tuple(_steering(manifest["steering"]))))
     lines = []
     for kind, versions in run.versions.items():
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -56,6 +58,11 @@ def methods(run: RunContent) -> list[Part]:
 def citations(runs: list[RunContent]) -> list[Source]:
     """Return what the runs rest on."""
     sources = [
+        Source(
+            "Sofroniew et al. (2026). Emotions in a Claude model: the original study, whose 171 "
+            "emotions the lists of this program have.",
+            "",
+        ),
         Source(
             "Where Do Models Find Happiness? The findings that are tested here.",
             "https://arxiv.org/abs/2606.26987",
@@ -80,6 +87,19 @@ def citations(runs: list[RunContent]) -> list[Source]:
         ),
         Source("Westfall & Young (1993). Resampling-based multiple testing. Wiley.", ""),
     ]
+    if any(run.steering is not None for run in runs):
+        sources += [
+            Source(
+                "Page (1963). Ordered hypotheses for multiple treatments: a significance test for "
+                "linear ranks. JASA 58, 216-230. Trends over strength.",
+                "",
+            ),
+            Source(
+                "Holm (1979). A simple sequentially rejective multiple test procedure. "
+                "Scandinavian Journal of Statistics 6, 65-70. p of steering.",
+                "",
+            ),
+        ]
     given = {str(n["source"]) for run in runs for n in run.manifest["analysis"]["norms"]}
     if "glasgow" in given:
         sources.append(
@@ -199,6 +219,40 @@ def _analysis(run: RunContent, spec: dict[str, Any]) -> list[str]:
         lines.append(
             f"{row['norms']} and {row['norms_b']} agree on {row['axis']} at r = "
             f"{decimal(row['r'])} over {row['n']} emotions."
+        )
+    return lines
+
+
+def _steering(spec: dict[str, Any]) -> list[str]:
+    """Say what was added where, what was written, and what it was held against."""
+    layers = spec.get("layers")
+    at = (
+        "a third, a half and two thirds of depth" if layers is None else ", ".join(map(str, layers))
+    )
+    strengths = ", ".join(f"{s:g}" for s in spec["strengths"])
+    texts = "text" if spec["samples"] == 1 else "texts"
+    lines = [
+        f"Directions: {', '.join(spec['directions'])}, as unit vectors; those of ratings by the "
+        f"estimator {spec['estimator']}, an emotion's its contrast vector (contrast "
+        f"{spec['contrast']}, window {spec['window']}).",
+        f"Added behind the block at {at if layers is None else f'layers {at}'}, with either sign, "
+        f"at strengths {strengths}: in units of the mean L2 norm of a token's residual there, "
+        "first tokens left out; at every position that a token is generated from"
+        f"{', and at the prompt itself' if spec['steer_prompt'] else ''}.",
+        f"Prompts {_file_name(spec['prompts'])}; {spec['samples']} {texts} for each prompt and "
+        f"condition, of at most {spec['max_new_tokens']} tokens, temperature "
+        f"{spec['temperature']:g}, top-p {spec['top_p']:g}, seed {spec['seed']}, written with "
+        f"{spec['backend']}.",
+        f"Held against {spec['controls']} random directions and {spec['controls']} random mixtures "
+        "of the emotions' vectors, of the same length, by half the difference between both signs "
+        f"at the middle strength; texts also written with {spec['random']} random directions. "
+        "Intervals are over prompts; p is Student's, corrected over directions and layers by "
+        "Holm's method.",
+    ]
+    if spec.get("transfer"):
+        lines.append(
+            f"Transfer: the direction of {spec['transfer']['direction']} of every layer added at "
+            f"every other, at strength {spec['transfer']['strength']:g}."
         )
     return lines
 

@@ -193,11 +193,11 @@ function drawOverview() {
   });
   const folded = (text) => (isNarrow() ? text.replace(/@/, "\n@").match(/[^\n]{1,18}/g) : [text]);
   const names = here.map((i) => folded(nameOf(data.cells[i]))), lines = Math.max(...names.map((name) => name.length));
-  const inner = Math.max(60, (lines > 1 ? 6 + 12 * lines : 17) * here.length);
+  const inner = Math.max(90, (lines > 1 ? 6 + 12 * lines : 17) * here.length);
   plot.style.height = `${inner + 34 + 55}px`;
   Plotly.react(plot, [{
     type: "heatmap", x, y: here.map((_, row) => row), z: at.map((row) => row.map(([i, layer]) => r(i, layer))), zmin: 0, zmax: 1,
-    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|" }, thickness: 12, lenmode: "pixels", len: Math.min(160, inner), y: 1, yanchor: "top", tickvals: [0, 0.5, 1] },
+    colorscale: "Cividis", ygap: 1, hoverongaps: false, customdata: at, colorbar: { title: { text: "|r|", side: "right" }, thickness: 12, lenmode: "pixels", len: Math.min(160, inner), y: 1, yanchor: "top", tickvals: [0, 0.5, 1] },
     text: at.map((row) => row.map(([i, layer]) => `${plain(nameOf(data.cells[i]))}<br>layer ${data.cells[i].layers[layer]}: |r| = ${decimal(r(i, layer))}`)),
     hovertemplate: "%{text}<extra></extra>",
   }, {

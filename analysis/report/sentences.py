@@ -184,8 +184,8 @@ def _expected(places: pd.DataFrame) -> list[str]:
     if not said:
         return []
     return [
-        f"The claims are about another peak: {EXPECTED_PEAK}. With 95 % intervals, "
-        f"{'; '.join(said)}."
+        f"Claims are not about the peak in these stories, but about {EXPECTED_PEAK}. With 95 % "
+        f"intervals, {'; '.join(said)}."
     ]
 
 
