@@ -29,6 +29,11 @@ ROWS_ON_A_PAGE = {"dose_response": 8, "transfer": 4}
 Key = tuple[str, str]
 
 
+def figures_of(n_windows: int) -> list[str]:
+    """Return the figures over cells; of one window, `windows` would be `trajectories` again."""
+    return [name for name in CELLS_ON_A_PAGE if name != "windows" or n_windows > 1]
+
+
 def pages_of(cells: Sequence[Key], most: int) -> list[list[int]]:
     """Return the places in `cells` of those on each page, in order, every one once.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import analysis
-from analysis.paging import CELLS_ON_A_PAGE, effect_pages, page_names, pages_of
+from analysis.paging import CELLS_ON_A_PAGE, effect_pages, figures_of, page_names, pages_of
 from engine.generation.checks import CHECKS_VERSION
 from engine.generation.demand import Demand, checks_settings
 from engine.models import ModelShape, model_identity, model_shape, require_fitting
@@ -327,7 +327,8 @@ class Plan:
         self._add("tables", "all", compared, (*analyzed, *words))
         twins = {(self.random_twin(cell), cell.corpus) for cell in cells}
         shown = [(c.model, c.corpus) for c in cells if (c.model, c.corpus) not in twins]
-        pages = {name: len(pages_of(shown, most)) for name, most in CELLS_ON_A_PAGE.items()}
+        figures = figures_of(len(manifest.extraction.windows))
+        pages = {name: len(pages_of(shown, CELLS_ON_A_PAGE[name])) for name in figures}
         drawn = {**names, "pages": pages, "style": path_digest(STYLE)}
         self._add("figures", "all", drawn, ("tables:all", *analyzed))
 

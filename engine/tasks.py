@@ -539,12 +539,15 @@ def _steered_cell(
 
 def draw_figures(cells: list[AnalysedCell], folder: str) -> dict[str, Any]:
     """Draw every figure over all cells."""
-    from analysis.figures import draw_all, save_figures
+    from analysis.figures import draw_all, remove_others, save_figures
     from analysis.geometry_table import geometry_table
 
     found = open_results(cells)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return {"files": len(save_figures(Path(folder), draw_all(found, geometry_table(found))))}
+    figures = draw_all(found, geometry_table(found))
+    files = save_figures(Path(folder), figures)
+    remove_others(Path(folder), figures)
+    return {"files": len(files)}
 
 
 def write_page(jobs: list[dict[str, Any]], target: str) -> dict[str, Any]:

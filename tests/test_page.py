@@ -625,10 +625,10 @@ def test_the_page_works_from_disk(browser: Any, page: str, run: RunContent, tmp_
     assert clicked == EMOTIONS[emotion]
     eventually(f"document.querySelector('#stories p').textContent.includes('of {clicked} ')")
     assert Select(browser.find_element(By.ID, "emotion")).first_selected_option.text == clicked
-    assert script(f"document.getElementById('map-plot').data[0].text[{emotion}]") == clicked
+    assert script("document.querySelector('#map-plot .annotation-text').textContent") == clicked
     eventually(
-        "(() => { const b = document.querySelector('#stories p').getBoundingClientRect();"
-        " return b.top >= 0 && b.bottom <= innerHeight; })()"
+        "(() => { const b = document.querySelector('#stories article').getBoundingClientRect();"
+        " return b.top >= 0 && b.bottom <= innerHeight + 1; })()"
     )
     assert f"A story of {clicked} about rain." in browser.find_element(By.ID, "stories").text
 

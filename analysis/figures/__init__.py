@@ -20,14 +20,15 @@ from analysis.figures.grids import cka_estimators, cka_grids, valence_direction_
 from analysis.figures.maps import pca_maps
 from analysis.figures.overview import overview
 from analysis.figures.style import in_style, looks_of, numbered
-from analysis.paging import CELLS_ON_A_PAGE, page_names, pages_of
+from analysis.paging import CELLS_ON_A_PAGE, figures_of, page_names, pages_of
 from analysis.results import CellResults, preferred_window, without_twins
 
 
 def draw_all(cells: list[CellResults], geometry: pd.DataFrame) -> dict[str, Iterator[Figure]]:
     """Return every figure's pictures by name, for the first contrast and norms of the run.
 
-    A figure has as many pictures as `analysis.paging` says; each is drawn when it is asked for.
+    Which figures there are, and how many pictures of each, `analysis.paging` says; each is drawn
+    when it is asked for.
     The figures of one window show the preferred one. A model with random weights is a baseline of
     its counterpart and has no panels of its own where that is there.
 
@@ -62,7 +63,7 @@ def draw_all(cells: list[CellResults], geometry: pd.DataFrame) -> dict[str, Iter
         "detection": lambda c: detection(c, window, looks),
     }
     assert list(draw) == list(CELLS_ON_A_PAGE)
-    return {name: _pages(shown, name, draw_page) for name, draw_page in draw.items()}
+    return {name: _pages(shown, name, draw[name]) for name in figures_of(len(windows))}
 
 
 def _pages(
@@ -102,3 +103,10 @@ def save_figures(folder: Path, figures: Mapping[str, Iterable[Figure]]) -> list[
                 old.unlink()
         files += [*pictures, document]
     return files
+
+
+def remove_others(folder: Path, drawn: Iterable[str]) -> None:
+    """Delete the files of figures over cells that are not among those that a run has."""
+    for name in CELLS_ON_A_PAGE.keys() - set(drawn):
+        for old in [*folder.glob(f"{name}.p*"), *folder.glob(f"{name}-[0-9]*.png")]:
+            old.unlink()

@@ -236,7 +236,7 @@ function drawActivations() {
   Plotly.react($("activation-plot"), traces, layout({
     grid: { rows: narrow ? 2 : 1, columns: narrow ? 1 : 2, pattern: "independent", xgap: 0.2, ygap: 0.35 },
     xaxis: depth, xaxis2: depth, legend: { orientation: "h", y: narrow ? -0.18 : -0.3 },
-    yaxis: { type: "log", title: { text: "largest norm / mean" } },
+    yaxis: { type: "log", dtick: 1, title: { text: "largest norm / mean" } },
     yaxis2: { range: [0, 102], title: { text: "three dimensions, %" } },
   }), CONFIG);
 }
@@ -259,7 +259,10 @@ function drawMap() {
   const open = here.map((i) => bands[i] === null);
   const soft = colourOf("--soft");
   const shown = $("with-names").checked ? roomy(plot, here.map((i) => c.emotions[i]), x, y) : new Set();
-  if (chosen >= 0) shown.add(chosen);
+  const label = chosen < 0 || shown.has(chosen) || y[chosen] === null ? [] : [{
+    x: x[chosen], y: y[chosen], text: plain(c.emotions[here[chosen]]), showarrow: false, yshift: 17,
+    bgcolor: faded(colourOf("--ground").replace(/^#(.)(.)(.)$/, "#$1$1$2$2$3$3"), 0.8),
+  }];
   Plotly.react(plot, [{
     x, y, mode: "markers+text", type: "scatter", hovertext: here.map((i) => plain(c.emotions[i])),
     text: here.map((i, k) => (shown.has(k) ? plain(c.emotions[i]) : "")), textposition: "top center", textfont: { size: 10 },
@@ -274,7 +277,7 @@ function drawMap() {
   }], layout({
     xaxis: { title: { text: `PC1 (${percent(shares[0])} % of variance)` } },
     yaxis: { title: { text: `PC2 (${percent(shares[1])} % of variance)` } },
-    hovermode: "closest", margin: { l: 55, r: 15, t: 35, b: 45 }, uirevision: `${state.cell} ${wayOf()}`,
+    annotations: label, hovermode: "closest", margin: { l: 55, r: 15, t: 35, b: 45 }, uirevision: `${state.cell} ${wayOf()}`,
   }), CONFIG);
   const r = curve ? `|r| with valence ${decimal(curve.valence.r[state.layer])}, with arousal ${decimal(curve.arousal.r[state.layer])} over ${curve.n} rated emotions` : "";
   $("map-says").textContent = `${named}: ${here.length} emotions; ${r}. Components point the way of their rating. Choose an emotion, or click it, to read its stories.`;
@@ -372,7 +375,8 @@ function choose(change) {
   const only = (...some) => keys.length > 0 && keys.every((key) => some.includes(key));
   if (only("emotion")) {
     drawMap();
-    return showStories().then(() => $("stories").firstElementChild?.scrollIntoView({ block: "nearest" }));
+    const first = () => $("stories").querySelector("article") || $("stories").firstElementChild;
+    return showStories().then(() => first()?.scrollIntoView({ block: "nearest" }));
   }
   if (only("grid")) return drawGrid();
   if (!only("layer")) { drawGrid(); showStories(); drawOverview(); drawActivations(); }
