@@ -300,6 +300,7 @@ def test_the_two_peaks_are_told_apart_on_the_card_and_in_every_claim(
     text = html.unescape(page.partition('<section id="claims"')[0])
     assert f"PC2 follows arousal most closely at layer {best['layer']}: " in text
     assert len(profiles) == 2
+    text_of_claims = html.unescape(page.partition('<section id="claims"')[2])
     for row in profiles.to_dict("records"):
         component = 1 if row["axis"] == "valence" else 2
         assert (
@@ -310,6 +311,7 @@ def test_the_two_peaks_are_told_apart_on_the_card_and_in_every_claim(
         ) in text
     for claim in CLAIMS:
         assert claim.formula.startswith("Measured: ")
+        assert claim.formula.replace(" 0.", " .") in text_of_claims
         if re.search(r"\bpeak", claim.formula):
             assert re.search("expected peak", claim.formula), claim.name
     decided = run.tables["claims"].query(

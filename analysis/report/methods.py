@@ -59,8 +59,8 @@ def citations(runs: list[RunContent]) -> list[Source]:
     """Return what the runs rest on."""
     sources = [
         Source(
-            "Sofroniew et al. (2026). Emotions in a Claude model: the original study, whose 171 "
-            "emotions the lists of this program have.",
+            "Sofroniew et al. (2026): the original study, of a Claude model, whose 171 emotions "
+            "the list sofroniew-171 has.",
             "",
         ),
         Source(

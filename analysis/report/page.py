@@ -8,6 +8,7 @@ and the page's own policy allows its own scripts and no request at all.
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -270,7 +271,9 @@ def _claims(runs: list[RunContent]) -> list[dict[str, Any]]:
         many = len(bars) > MANY
         columns = {key: label for key, label in OPTIONAL.items() if any(row[key] for row in rows)}
         bars = [_one_bar(bars)] if many else bars
-        found.append({"claim": claim, "rows": rows, "bars": bars, "columns": columns})
+        formula = re.sub(r"\b0\.(?=\d)", ".", claim.formula)  # .7, as all numbers of the page
+        entry = {"claim": claim, "formula": formula, "rows": rows, "bars": bars}
+        found.append(entry | {"columns": columns})
     return found
 
 
