@@ -31,7 +31,7 @@ from tests.killing import (
     strike,
 )
 from tests.test_run import emovec
-from tests.test_verify import Run
+from tests.verified import Run
 
 SIZE = "64m"
 FULL, READ_ONLY = "No space left on device", "Read-only file system"

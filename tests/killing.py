@@ -33,8 +33,8 @@ from engine.outputs import output_keys
 from engine.plan import State
 from store.atomic import PARTIAL
 from tests.test_run import EMOVEC, ROOT
-from tests.test_verify import STEERING, Run, opened, prepare_run
 from tests.tiny import make_tiny_model
+from tests.verified import STEERING, Run, opened, prepare_run
 
 KINDS = (
     *("import", "generate", "describe", "extract", "words", "analyze"),

@@ -51,8 +51,8 @@ from tests.killing import (
     small_run,
     strike,
 )
-from tests.test_verify import Run
 from tests.tiny import make_tiny_model
+from tests.verified import Run
 
 FAULTS = ("none", "model killed", "interrupted", "killed", "output lost")
 WARM = 3

@@ -26,7 +26,7 @@ from tests.killing import (
     small_run,
 )
 from tests.soak import WARM, Sample, grown
-from tests.test_verify import Run
+from tests.verified import Run
 
 KILLS = int(os.environ.get("EMOVEC_KILLS", "44"))
 """How many kills the long test draws."""
