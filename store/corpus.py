@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
@@ -134,16 +136,21 @@ def read_corpus(file: Path) -> Corpus:
         FileNotFoundError: it is not sealed yet.
         InputError: the file is damaged.
     """
-    try:
+    with _told(file):
         identity = _identity(pq.read_metadata(file))
-        return Corpus(tuple(iter_texts(file)), identity)
-    except pa.ArrowInvalid:
-        raise _damaged(file) from None
+    return Corpus(tuple(iter_texts(file)), identity)
 
 
 def iter_texts(file: Path) -> Iterator[Text]:
-    """Yield the texts of a sealed corpus in order, a row group at a time."""
-    with pq.ParquetFile(file) as parquet:
+    """Yield the texts of a sealed corpus in order, a row group at a time.
+
+    Raises:
+        FileNotFoundError: it is not sealed yet.
+        InputError: the file is damaged.
+    """
+    with _told(file), pq.ParquetFile(file) as parquet:
+        if not parquet.schema_arrow.equals(SCHEMA):
+            raise ValueError("its columns are not those of a sealed corpus")
         for batch in parquet.iter_batches(batch_size=ROW_GROUP):
             columns = (batch.column(name).to_pylist() for name in SCHEMA.names)
             for row in zip(*columns, strict=True):
@@ -171,13 +178,15 @@ def sample_texts(file: IO[bytes], n: int) -> tuple[str, list[str]]:
 
 
 def corpus_size(file: Path) -> int | None:
-    """Return how many texts a sealed corpus has, or None where there is none."""
+    """Return how many texts a sealed corpus has, or None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     if not file.is_file():
         return None
-    try:
+    with _told(file):
         return int(pq.read_metadata(file).num_rows)
-    except pa.ArrowInvalid:
-        raise _damaged(file) from None
 
 
 def corpus_identity(file: Path) -> str | None:
@@ -188,15 +197,32 @@ def corpus_identity(file: Path) -> str | None:
     """
     if not file.is_file():
         return None
-    try:
+    with _told(file):
         return _identity(pq.read_metadata(file))
-    except pa.ArrowInvalid:
-        raise _damaged(file) from None
 
 
-def _damaged(file: Path) -> InputError:
-    what = "damaged; delete it, and the next run makes it again from the journal or the files"
-    return InputError(Problem(file, None, "", what))
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Turn whatever Arrow says of a damaged file into one line that names it.
+
+    Raises:
+        OSError: it is not there, or the system does not give it.
+        InputError: it is damaged.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+            raise OSError(error.errno, os.strerror(error.errno), str(file)) from None
+        what = (
+            "damaged; `emovec verify MANIFEST --repair` moves it aside, and the next run makes it "
+            "again from the journal or the files"
+        )
+        raise InputError(Problem(file, None, "", what)) from None
+
+
+UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
+"""What comes of bytes that are not what a sealed corpus has; OSError from Arrow, too."""
 
 
 def _identity(metadata: pq.FileMetaData) -> str:

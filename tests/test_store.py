@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
@@ -22,7 +25,14 @@ from manifests.resolve import Importing
 from manifests.schema import Columns, Import
 from store import open_cell
 from store.atomic import folder_written_whole, sweep_partials, written_whole
-from store.corpus import Text, iter_texts, read_corpus, seal_corpus
+from store.corpus import (
+    Text,
+    corpus_identity,
+    corpus_size,
+    iter_texts,
+    read_corpus,
+    seal_corpus,
+)
 from store.exchange import read_texts, write_published
 from store.fingerprint import fingerprint
 from store.journal import Journal, damaged_lines, read_journal
@@ -145,6 +155,32 @@ def test_a_journal_begun_before_rows_had_checksums_goes_on(tmp_path: Path) -> No
     file.write_bytes(file.read_bytes().replace(b'"b"', b'"c"'))
     with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
         list(read_journal(file))
+
+
+def test_a_sealed_corpus_with_a_flipped_bit_is_read_or_is_one_line(tmp_path: Path) -> None:
+    file, rng = tmp_path / "stories.parquet", random.Random(4)
+    stories = [Text(f"a/{i}/0", "emotion", "a", None, i, f"hello {i} " * 9) for i in range(40)]
+    identity = seal_corpus(file, stories).identity
+    whole, refused = file.read_bytes(), list[str]()
+    for bit in rng.sample(range(8 * len(whole)), 200):
+        flipped(file, bit)
+        for read in (read_corpus, corpus_identity, corpus_size, lambda f: list(iter_texts(f))):
+            try:
+                read(file)
+            except InputError as error:
+                refused.append(str(error))
+        flipped(file, bit)
+    assert len(refused) > 50
+    (line,) = set(refused)
+    assert line.startswith(f"{file}: damaged; `emovec verify MANIFEST --repair` moves it aside")
+    assert len(line.splitlines()) == 1
+    assert read_corpus(file).identity == identity
+    pq.write_table(pa.table({"text": ["a"]}), file)
+    with pytest.raises(InputError, match="damaged"):
+        list(iter_texts(file))
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_corpus(file)
 
 
 def test_a_corpus_comes_back_as_it_was_sealed(tmp_path: Path) -> None:
