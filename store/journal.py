@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 
 from manifests.errors import InputError, Problem
 from store.atomic import sync_folder
-from store.journal_lines import FORMAT, Row, decode_row, encode_row, is_checked
+from store.journal_lines import FORMAT, Row, decode_row, encode_row, ended, is_checked
 from store.lock import hold
 
 SYNC_SECONDS = 1.0
@@ -34,6 +34,8 @@ class Journal:
     def __init__(self, file: Path, fingerprint: str):
         """Open for appending; a torn last line, left by a crash in mid-write, is cut off.
 
+        A row that is whole but for its newline is given it back: the reply was accepted.
+
         A journal has one writer. One that was killed a moment ago, perhaps on another machine, is
         given time to be gone.
 
@@ -46,7 +48,7 @@ class Journal:
         self._stream = file.open("ab", buffering=0)
         try:
             hold(self._stream, file, WRITER_SECONDS)
-            _cut_torn_line(file)
+            _end_last_line(file)
             found = journal_fingerprint(file)
             if found not in (None, fingerprint):
                 raise ValueError(f"{file} was written under other settings ({found})")
@@ -181,6 +183,11 @@ class Damage:
     content: bytes
     torn: bool = False
 
+    @property
+    def good(self) -> bytes | None:
+        """The whole rows of a torn line, with the newline that each lacks; None for no such row."""
+        return ended(self.content) if self.torn else None
+
 
 def damaged_lines(file: Path) -> Iterator[Damage]:
     """Yield what is damaged in a journal, and its torn last line.
@@ -211,17 +218,28 @@ def damaged_lines(file: Path) -> Iterator[Damage]:
         yield Damage(*held)
 
 
-def _cut_torn_line(file: Path) -> None:
+def _end_last_line(file: Path) -> None:
+    """Cut off a torn last line; rows in it that lack nothing but their newline are given that."""
     if not file.exists():
         return
     with file.open("r+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
+        start = _last_line(stream)
+        stream.seek(start)
+        torn = stream.read()
+        if torn:
             stream.seek(start)
-            newline = stream.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                stream.truncate(start + newline + 1)
-                return
-            end = start
-        stream.truncate(0)
+            stream.write(ended(torn) or b"")
+            stream.truncate()
+
+
+def _last_line(stream: BinaryIO) -> int:
+    """Return where the last line begins that has no newline, or the end of the file."""
+    end = stream.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        stream.seek(start)
+        newline = stream.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

@@ -18,7 +18,8 @@ FORMAT = 2
 """Of journals all of whose rows carry a checksum; rows of format 1 may lack it."""
 
 KEY = "crc32"
-_END = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\n')
+_CLOSE = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
+_END = re.compile(_CLOSE.pattern + rb"\n")
 _END_LENGTH = len(b', "crc32": "00000000"}\n')
 MEND_BYTES = 1 << 16
 """Damage that spans more than this is not searched for the bit that was flipped."""
@@ -43,7 +44,10 @@ def decode_row(line: bytes, checked: bool) -> Row:
     Raises:
         ValueError: the line is damaged.
     """
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(row, dict):
         raise ValueError("not an object")
     if row.pop(KEY, None) is None:
@@ -81,6 +85,20 @@ def mended(damaged: bytes) -> bytes | None:
                 return bytes(tried)
             tried[place] ^= 1 << bit
     return None
+
+
+def ended(torn: bytes) -> bytes | None:
+    """Return the whole rows of a line without an end, each with its newline, None for no such row.
+
+    A newline that was flipped, or not written any more, is all that such rows lack: their checksums
+    say that they are whole. Behind them may come what an interrupted write left, which is left out.
+    """
+    rows, start = b"", 0
+    for close in _CLOSE.finditer(torn):
+        if int(close.group(1), 16) == crc32(torn[start : close.start()]):
+            rows += torn[start : close.end()] + b"\n"
+            start = close.end() + 1
+    return rows or None
 
 
 def blanked(damaged: bytes) -> bytes | None:

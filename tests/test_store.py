@@ -115,18 +115,47 @@ def test_every_flipped_bit_of_a_journal_is_told_and_can_be_mended(tmp_path: Path
         for number in range(2):
             journal.append({"request": f"r{number}", "reply": "a J\n*word"})
     whole, rows = file.read_bytes(), list(read_journal(file))
-    for bit in range(8 * (len(whole) - 1)):  # but for the last newline, which looks torn off
+    for bit in range(8 * len(whole)):
         flipped(file, bit)
         damage = list(damaged_lines(file))
         assert len(damage) == 1, bit
         start, content = damage[0].start, damage[0].content
         assert start <= bit // 8 < start + len(content)
-        with pytest.raises(InputError, match="damaged line"):
-            list(read_journal(file))
-        if not bit % 5:
-            assert mended(content) == whole[start : start + len(content)], bit
+        if bit // 8 == len(whole) - 1:  # the last newline: not an end that was torn off
+            assert damage[0].torn
+            assert damage[0].good == whole[start:]
+        else:
+            with pytest.raises(InputError, match="damaged line"):
+                list(read_journal(file))
+            if not bit % 5:
+                assert mended(content) == whole[start : start + len(content)], bit
         flipped(file, bit)
     assert list(read_journal(file)) == rows
+
+
+def test_a_whole_row_without_its_newline_is_not_cut_off(tmp_path: Path) -> None:
+    """Whether that was flipped or not written any more; what is torn behind it is."""
+    file = tmp_path / "journal.jsonl"
+    with Journal(file, "f1") as journal:
+        header = journal.append({"request": "a"})
+        last = journal.append({"request": "b", "reply": 'J* "crc32": "00000000"}'})
+    whole = file.read_bytes()
+    spoilt = [whole[:-1], whole[:-1] + b"*" + whole[last:-9], whole[: last - 1] + b"J" + b'{"re']
+    spoilt += [whole[:-1] + bytes([10 ^ 1 << bit]) for bit in range(8)]
+    for content in spoilt:
+        file.write_bytes(content)
+        with Journal(file, "f1") as journal:
+            journal.append({"request": "c"})
+        kept = ["a"] if content[last:] == b'{"re' else ["a", "b"]
+        assert [row["request"] for row in read_journal(file)] == [*kept, "c"]
+        assert not list(damaged_lines(file))
+    file.write_bytes(whole[: header - 1])  # the header alone
+    with Journal(file, "f1") as journal:
+        assert journal.append({"request": "a"}) == header
+    for end in range(last + 1, len(whole) - 1):  # what is not whole is cut off
+        file.write_bytes(whole[:end])
+        with Journal(file, "f1"):
+            assert file.read_bytes() == whole[:last]
 
 
 def test_a_blanked_row_keeps_offsets_and_is_passed_over(tmp_path: Path) -> None:
