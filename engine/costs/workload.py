@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from engine.costs.architecture import Architecture
+from engine.counting import TokenCounter
 from engine.models import tokenizer_at_hand
 from engine.plan import Plan, State, Status
 from engine.steering.conditions import n_measures
@@ -334,11 +334,9 @@ def _tokens_of(text: str) -> float:
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(file: str) -> Any:
+def _counter(file: Path) -> TokenCounter:
     """Return a tokenizer; cells of one model come together."""
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(file)
+    return TokenCounter(file)
 
 
 def _tokens_a_word(plan: Plan, model: str, words: Words) -> float | None:
@@ -346,6 +344,5 @@ def _tokens_a_word(plan: Plan, model: str, words: Words) -> float | None:
     file = tokenizer_at_hand(plan.study, model)
     if file is None:
         return None
-    encoded = _tokenizer(str(file.resolve())).encode_batch(list(words.some))
-    tokens = sum(len(one.ids) for one in encoded)
+    tokens = sum(_counter(file.resolve()).count(words.some))
     return float(tokens / sum(len(text.split()) for text in words.some))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.counting import TokenCounter
 from engine.generation.demand import Demand
 from engine.generation.flags import TEXT_CHECKS, flag_texts
 from manifests.norms import Norms
@@ -164,7 +165,5 @@ def _refusals(corpus: str, writing: Writing, journal: Path) -> Refusals:
 
 
 def _token_counter(file: str) -> Callable[[str], int]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(file)
-    return lambda text: len(tokenizer.encode(text).ids)
+    counter = TokenCounter(Path(file))
+    return lambda text: counter.count([text])[0]

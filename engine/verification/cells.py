@@ -18,16 +18,21 @@ from numpy.typing import NDArray
 from zarr.buffer import cpu
 from zarr.storage import MemoryStore
 
+from engine.counting import TokenCounter
 from engine.outputs import folder_key
 from engine.reading.windows import spans_of, window_counts
 from engine.verification.findings import Kind, Report
+from manifests.errors import InputError
 from store.corpus import Text
 from store.places import MARK, Place, read_object, sizes, zarr_store
 from store.residuals import ARRAYS
 from store.shards import n_shards, shard_span
 
-BROKEN = (ValueError, RuntimeError, KeyError, TypeError, IndexError, OSError)
-"""What zarr and its codecs raise where bytes are not what they should be."""
+BROKEN = (
+    *(ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, AssertionError),
+    *(ArithmeticError, OSError, MemoryError, InputError),
+)
+"""What zarr and its codecs raise where bytes are not what they should be, and we of its grid."""
 MAIN = "residual_mean"
 
 
@@ -269,13 +274,11 @@ def hold_tokens(look: CellLook, texts: Sequence[Text], tokenizer: Path, report: 
 
     transformers may put special tokens around a text that `tokenizer.json` does not know of: what
     all texts have in common is left out of the comparison.
-    """
-    from tokenizers import Tokenizer
 
-    counter = Tokenizer.from_file(str(tokenizer))
-    counter.no_truncation()
-    counter.no_padding()
-    counted = [len(found.ids) for found in counter.encode_batch([text.text for text in texts])]
+    Raises:
+        ModelUnavailable: the tokenizer cannot be used.
+    """
+    counted = TokenCounter(tokenizer, whole=True).count([text.text for text in texts])
     rows = [row for shard in look.done for row in shard_span(look.folder, shard)]
     if not rows:
         return

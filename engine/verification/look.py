@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Callable
 
-from engine.models import tokenizer_at_hand
+from engine.models import ModelUnavailable, tokenizer_at_hand
 from engine.outputs import output_keys
 from engine.plan import Plan, Stage
 from engine.verification.cells import CellLook, hold_tokens, open_cell_look
@@ -153,7 +153,10 @@ class Look:
         if tokenizer is None:
             report.notes.append(f"{stage.id}: tokens not counted, its tokenizer is not at hand")
         elif texts is not None and len(cell.text_id) == len(texts):
-            hold_tokens(cell, texts, tokenizer, report)
+            try:
+                hold_tokens(cell, texts, tokenizer, report)
+            except ModelUnavailable as error:
+                report.notes.append(f"{stage.id}: tokens not counted: {error}")
         return cell
 
     def _look_at_tables(self) -> None:
