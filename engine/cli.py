@@ -403,18 +403,22 @@ def fetch(
 ) -> None:
     """Bring models and data sets to this machine, for nodes that have no network."""
     studies = [_load(manifest) for manifest in manifests]
+    from rich.text import Text
+
     from engine.fetching import fetch_all
+    from manifests.errors import one_line
 
     console, lacking = _console(), 0
     to_pin: dict[str, list[str]] = {"models": [], "corpora": []}
     with console.status("") as status:
-        for found in fetch_all(studies, descriptions, status.update):
+        for found in fetch_all(studies, descriptions, lambda name: status.update(Text(name))):
             if found.problem:
                 lacking += 1
-                console.print(f"FAILED  {found.name}: {found.problem}", soft_wrap=True)
+                console.print(one_line(f"FAILED  {found.name}: {found.problem}"), soft_wrap=True)
                 continue
             where = found.commit or found.folder or ""
-            console.print(f"here    {found.name:<24} {found.origin}  {where}", soft_wrap=True)
+            said = one_line(f"here    {found.name:<24} {found.origin}  {where}")
+            console.print(said, soft_wrap=True)
             if found.commit is None or found.pinned:
                 continue
             if found.kind == "model":
@@ -583,10 +587,13 @@ def _print_json(jobs: Sequence[Job], more: dict[str, Any] | None = None) -> None
 
 
 def _console() -> Console:
+    """Return a console that prints names and paths as they are: `[x]` is no markup in them."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 120
+    return console
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

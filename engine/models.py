@@ -21,7 +21,7 @@ from filelock import FileLock
 from engine.gguf_bounds import require_bounds
 from engine.hub import refusal
 from manifests.builtin import BUILTIN_MODELS, BuiltinModel
-from manifests.errors import InputError, shorten
+from manifests.errors import InputError, one_line, shorten
 from manifests.resolve import Study
 from manifests.weights import weights_refusal
 from store.atomic import PARTIAL, folder_written_whole, write_text
@@ -108,7 +108,7 @@ def remote_code_of(name: str, origin: object) -> str:
     """Return the sentence for one model."""
     return (
         f"REMOTE CODE: trust_remote_code is on for model {name!r}: Python code that comes with "
-        f"{origin} runs on this machine with all that you may do"
+        f"{one_line(str(origin))} runs on this machine with all that you may do"
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from rich.text import Text
 from engine.costs.architecture import model_sizes
 from engine.plan import Plan, State, Status
 from manifests.builtin import BUILTIN_MODELS
+from manifests.errors import one_line
 from manifests.families import FAMILIES, readers
 from manifests.resolve import Study
 from store.layout import Layout
@@ -56,11 +56,11 @@ def print_models(console: Console, study: Study) -> None:
         size = sizes[name]
         if size is None:
             unknown += 1
-            table.add_row(name, origin, "?", "?", "?", "its config is not here")
+            table.add_row(name, one_line(origin), "?", "?", "?", "its config is not here")
             continue
         proved = ", ".join(readers(size.family)) or "transformer_lens (unproved)"
         parameters = f"{size.parameters / 1e9:,.2f} B"
-        table.add_row(name, origin, size.family, str(size.n_layers), parameters, proved)
+        table.add_row(name, one_line(origin), size.family, str(size.n_layers), parameters, proved)
     console.print(table)
     if unknown:
         console.print(f"\n{unknown} configs are not here: emovec fetch --plan-only brings them")
@@ -180,7 +180,7 @@ def print_summary(console: Console, plan: Plan, layout: Layout) -> None:
     ]
     twins = {(plan.random_twin(cell), cell.corpus) for cell in plan.study.cells}
     for said in summary(*tables, twins):
-        console.print(f"\n[bold]{escape(said.about)}[/bold]", soft_wrap=True)
+        console.print(f"\n{said.about}", style="bold", soft_wrap=True)
         for sentence in said.sentences:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))
 

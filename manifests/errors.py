@@ -33,7 +33,7 @@ class Problem:
         place = f"{self.file}:{self.line}" if self.line is not None else f"{self.file}"
         key, what = _cut(self.key, MAX_KEY), _cut(self.what, MAX_WHAT)
         parts = [place, key, what] if key else [place, what]
-        return ": ".join(_one_line(part) for part in parts)
+        return ": ".join(one_line(part) for part in parts)
 
 
 class InputError(Exception):
@@ -51,7 +51,7 @@ class InputError(Exception):
 def shorten(value: object, limit: int = 60) -> str:
     """Return repr(value) on one line, at most `limit` characters long."""
     try:
-        return _cut(_one_line(repr(value)), limit)
+        return _cut(one_line(repr(value)), limit)
     except ValueError:  # Python writes out no integer of over 4,300 digits
         return f"a {type(value).__name__} with a huge number"
 
@@ -60,6 +60,9 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _one_line(text: str) -> str:
-    """Escape whatever would break the line or hide in it (control and bidi characters)."""
+def one_line(text: str) -> str:
+    """Escape whatever would break the line or hide in it (control and bidi characters).
+
+    For all that others may have named: keys, files, addresses. A terminal obeys such characters.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -24,9 +24,12 @@ from manifests.resolve import load_study
 from store.mirror import require_inside
 from store.places import StoreRefused
 from tests.hub import hub
+from tests.test_bad_input import in_process
 from tests.test_run import ROOT
 from tests.test_watched_run import command
 from tests.tiny import write_manifest
+from tests.verified import command as on_run
+from tests.verified import opened
 
 
 class Trap:
@@ -370,6 +373,64 @@ def test_a_models_own_code_is_announced(tiny_model: Path, tmp_path: Path) -> Non
     loud = [line for line in done.stdout.splitlines() if line.startswith("REMOTE CODE")]
     assert len(loud) == 1
     assert "trust_remote_code is on for model 'odd'" in loud[0]
+
+
+def test_a_models_own_code_is_announced_before_texts_are_read_again(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    models = {
+        "odd": {"path": str(tiny_model), "trust_remote_code": True},
+        "plain": {"path": str(tiny_model)},
+    }
+    run = opened(write_manifest(tmp_path, tiny_model, models=models))
+    (run.layout.run / "records").mkdir(parents=True)
+    sentence = "REMOTE CODE: trust_remote_code is on for model 'odd'"
+    code, out, err = on_run(run, "verify", "--recompute", "1")
+    assert code == 0
+    assert [line.startswith(sentence) for line in out.splitlines()].count(True) == 1
+    code, out, err = on_run(run, "verify", "--recompute", "1", "--json")
+    assert json.loads(out)["clean"]
+    assert err.startswith(sentence)
+    assert "REMOTE CODE" not in on_run(run, "verify")[1]
+
+
+MARKED = ("[/x]", "[bold]", ":heart:")
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_names_are_printed_as_they_are(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Square brackets are no markup, which could hide text or end in a traceback.
+
+    What an `hf` may be, the manifest's schema says; a path may be anything.
+    """
+    home = tmp_path / f"of {name}"
+    model = shutil.copytree(tiny_model, home / name)
+    models = {"tiny": {"path": name}, "far": {"hf": "lab/of"}}
+    run = opened(write_manifest(home, model, models=models))
+    assert run.layout.root == home / "runs"
+    code, out, _ = on_run(run, "plan")
+    assert code == 0
+    assert f"stages to do in {home}/runs/study" in out
+    assert f"emovec fetch --plan-only {run.manifest}" in out
+    (run.layout.run / "records").mkdir(parents=True)
+    code, out, _ = on_run(run, "verify", "--recompute", "1")
+    assert code == 0
+    assert on_run(run, "status")[0] == 0
+    code, out, _ = in_process(["models", str(run.manifest)])
+    assert not code
+    assert [line.split()[1] for line in out.splitlines()[1:3]] == [name, "lab/of"]
+
+
+def test_a_path_commands_no_terminal(tiny_model: Path, tmp_path: Path) -> None:
+    name = "a\x1b[2Jb"
+    shutil.copytree(tiny_model, tmp_path / name)
+    models = {"tiny": {"path": name, "trust_remote_code": True}}
+    manifest = write_manifest(tmp_path, tiny_model, models=models)
+    for words in (["models"], ["plan", "--root", str(tmp_path / "runs")]):
+        code, out, _ = in_process([words[0], str(manifest), *words[1:]])
+        assert not code
+        assert "\x1b" not in out
+        assert "a\\x1b[2Jb" in out
 
 
 ABSURD = {

@@ -118,7 +118,7 @@ def read_emotions(request: Request) -> None:
     if len(layers) > 1 and request.target is None and request.form == "terminal":
         what = "several layers are for --csv, --json or --to FILE; the screen shows one"
         raise _refuse("--layers", what)
-    words = Console(stderr=True, highlight=False)
+    words = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with words.status("loading the model"):
         weights = make_weights(source, layers, request.emotions)
         model, tokenizer = _load(source, weights, request, words)
@@ -277,7 +277,8 @@ def _writer(request: Request, about: About) -> Iterator[Writer]:
     elif request.form == "terminal":
         from engine.detection.terminal import TerminalWriter
 
-        writer = TerminalWriter(Console(highlight=False), about)
+        plain = Console(highlight=False, markup=False, emoji=False)
+        writer = TerminalWriter(plain, about)
     else:
         writer = text_writer(sys.stdout, request.form, about, request.by_text)
     yield writer

@@ -34,7 +34,9 @@ def print_steering(console: Console, layout: Layout) -> None:
     for (model, corpus), cell in tests.groupby(["model", "corpus"], sort=False):
         strengths = ", ".join(f"{value:g}" for value in sorted(cell["strength"].unique()))
         console.print(
-            f"\n[bold]{model} steered with directions of {corpus}[/bold]\n"
+            f"\n{model} steered with directions of {corpus}", style="bold", soft_wrap=True
+        )
+        console.print(
             f"half the difference of adding and subtracting {strengths} of a mean token norm: "
             "log-odds of positive against negative self-reports (a direction's own word left out) "
             "and of pleasant against unpleasant choices, nats; p against random directions and "

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from engine.job import open_layout
+from engine.models import remote_code
 from engine.plan import Plan
 from engine.verification.look import Look, Tell, was_begun
 from engine.verification.recompute import recompute
@@ -62,6 +63,7 @@ def verify_run(
             look.take()
         report = look.report
         if again:
+            _announce_code(study, as_json)
             say = (lambda line: None) if as_json else console.print
             recompute(plan, layout, look.cells, again, report, say)
         repaired = repair(plan, layout, look.lists, report) if mend and report.damage else None
@@ -72,6 +74,13 @@ def verify_run(
     for line in closing_words(report, repaired, manifest, root):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return not report.damage and not report.failed
+
+
+def _announce_code(study: Study, as_json: bool) -> None:
+    """Say which models bring code of their own that is run, as `plan` and every run do."""
+    console = Console(stderr=as_json, highlight=False, markup=False, emoji=False)
+    for sentence in remote_code(study):
+        console.print(sentence, style="bold", soft_wrap=True)
 
 
 @contextmanager
