@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,40 @@ def read_record(file: Path) -> Record | None:
 def parse_record(content: bytes) -> Record | None:
     """Return the record that some bytes are, or None where they are none."""
     try:
-        return Record(**json.loads(content))
-    except (ValueError, TypeError):
+        record = Record(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         return None
+    return record if _is_sound(record) else None
+
+
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "stage": str,
+    "fingerprint": str,
+    "identity": str,
+    "inputs": dict,
+    "seconds": (int, float),
+    "finished": str,
+    "figures": dict,
+    "versions": dict,
+    "listed": bool,
+}
+COUNTS = ("texts", "tokens", "cut_texts", "bytes", "output_tokens", "gpus")
+"""Figures that are counted with, where a record has them; `tokens_per_second` may be None."""
+
+MAX_COUNT = 2**63
+
+
+def _is_sound(record: Record) -> bool:
+    """Tell whether the fields of a record have their types."""
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    if not all(isinstance(values[name], of) for name, of in TYPES.items()):
+        return False
+    named = [*record.inputs.values(), *record.versions.values()]
+    counts = [record.figures[name] for name in COUNTS if name in record.figures]
+    if (rate := record.figures.get("tokens_per_second")) is not None:
+        counts.append(rate)
+    return all(isinstance(value, str) for value in named) and all(map(_is_count, counts))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < MAX_COUNT

@@ -6,10 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from manifests.errors import InputError, Problem
 from store.places import MARK, Place, read_object, sizes
 
 SHARD_BYTES = 256_000_000
 MIN_SHARD_TEXTS, MAX_SHARD_TEXTS = 64, 1024
+
+FRAME = "residual_mean/zarr.json"
+"""The object that says how many texts there are, and how many in a shard."""
+
+MAX_SHARDS = 1_000_000
+"""Beyond what any corpus needs: metadata that speaks of more is damaged, and not counted up to."""
+
+NO_METADATA = (ValueError, KeyError, TypeError, IndexError, RecursionError)
+"""What bytes raise that are no metadata, or another's."""
 
 
 def shard_texts(n_windows: int, n_layers: int, d_model: int) -> int:
@@ -25,7 +35,11 @@ def shard_span(folder: Place, shard: int) -> range:
 
 
 def n_shards(folder: Place) -> int:
-    """Return how many shards a store has."""
+    """Return how many shards a store has.
+
+    Raises:
+        InputError: its metadata is damaged.
+    """
     n, per_shard = _grid(folder)
     return -(-n // per_shard)
 
@@ -51,15 +65,33 @@ def _file_size(file: Path) -> int:
 
 
 def group_attributes(folder: Place) -> dict[str, Any] | None:
-    """Return the attributes of a Zarr group, or None where there is none."""
+    """Return the attributes of a Zarr group, or None where there is none that can be read."""
     try:
         attributes = json.loads(read_object(folder, MARK))["attributes"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, *NO_METADATA):
         return None
     return attributes if isinstance(attributes, dict) else None
 
 
 def _grid(folder: Place) -> tuple[int, int]:
-    """Return (texts, texts in a shard) from the array's metadata."""
-    metadata = json.loads(read_object(folder, "residual_mean/zarr.json"))
-    return metadata["shape"][0], metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+    """Return (texts, texts in a shard) from the array's metadata.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it is damaged.
+    """
+    content = read_object(folder, FRAME)
+    try:
+        metadata = json.loads(content)
+        n, rows = metadata["shape"][0], metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+    except NO_METADATA:
+        raise _damaged(folder) from None
+    whole = type(n) is int and type(rows) is int and n > 0 and rows > 0
+    if not whole or n > rows * MAX_SHARDS:
+        raise _damaged(folder)
+    return n, rows
+
+
+def _damaged(folder: Place) -> InputError:
+    what = "damaged; `emovec verify MANIFEST --repair` moves it aside, and the next run mends it"
+    return InputError(Problem(Path(f"{folder}/{FRAME}"), None, "", what))

@@ -264,7 +264,7 @@ def _reading(
     extraction = plan.study.manifest.extraction
     record = status.record
     texts: int | None
-    if record is not None and "tokens" in record.figures:
+    if record is not None and {"texts", "tokens"} <= record.figures.keys():
         texts, tokens = int(record.figures["texts"]), float(record.figures["tokens"])
         source = "done"
     else:

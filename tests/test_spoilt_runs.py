@@ -1,0 +1,161 @@
+"""Runs from a stranger, or with bits flipped: no command hangs, reaches out or ends in a traceback.
+
+Where a run is there, `tests/test_verify.py` asks whether damage is found and made good again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.cli import _known_error
+from engine.costs import plan_costs
+from engine.costs.machines import Shares
+from engine.costs.show import print_costs
+from engine.job import Job
+from engine.summary import print_status
+from store.records import parse_record, record_text
+from tests.tiny import write_manifest
+from tests.verified import OWN, Run, command, flip, opened
+
+COMMANDS = ("status", "plan", "verify")
+
+
+@pytest.fixture
+def begun(tmp_path: Path, tiny_model: Path) -> Run:
+    """A run in which nothing is done yet."""
+    run = opened(write_manifest(tmp_path / "study", tiny_model))
+    (run.layout.run / "records").mkdir(parents=True)
+    return run
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "place",
+    ["records/import/own.json", "digests/import/own.sha256", "corpora/own/journal.jsonl",
+     "cells/tiny@own/residuals.zarr/zarr.json", "corpora/.superseded/own-0/digests.sha256"],
+)  # fmt: skip
+def test_a_pipe_in_a_run_is_refused_and_not_waited_for(place: str, begun: Run) -> None:
+    pipe = begun.layout.run / place
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(pipe)
+    for name in (*COMMANDS, "run"):
+        code, _, err = command(begun, name)
+        assert code == 2
+        assert err == f"{pipe}: a pipe, where a run has files and folders only; remove it\n"
+
+
+def look_at(run: Run) -> None:
+    """Do what `status` and `plan` do with a run, once its manifest is read."""
+    job = Job(run.plan.study, run.layout, run.plan, run.plan.inspect(run.layout))
+    console = Console(file=io.StringIO(), width=120, markup=False)
+    print_status(console, [("", status) for status in job.statuses.values()], every=True)
+    print_costs(console, plan_costs([job]), Shares(), ["study.yaml"])
+
+
+def test_a_flipped_bit_in_metadata_or_a_record_is_no_traceback(run: Run) -> None:
+    """Of Zarr's metadata, in what is read without opening arrays."""
+    rng, refused = random.Random(7), 0
+    records = sorted((run.layout.run / "records").rglob("*.json"))
+    metadata = [f for f in sorted(run.layout.run.rglob("zarr.json")) if read_first(f)]
+    assert len(records) == 12
+    assert len(metadata) == 8
+    for file in [*records, *metadata]:
+        for bit in rng.sample(range(8 * file.stat().st_size), 30):
+            flip(file, bit)
+            try:
+                look_at(run)
+            except Exception as error:
+                said, code = _known_error(error) or pytest.fail(f"{file}, bit {bit}: {error!r}")
+                assert code == 2
+                assert said.startswith(f"{file}: damaged; `emovec verify MANIFEST --repair`")
+                refused += 1
+            flip(file, bit)
+    assert refused
+    look_at(run)
+
+
+def read_first(file: Path) -> bool:
+    return file.parent.suffix == ".zarr" or file.parent.name == "residual_mean"
+
+
+ODD_METADATA = {
+    "no JSON": "{",
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "no shape": '{"chunk_grid": {"configuration": {"chunk_shape": [4]}}}',
+    "empty shape": '{"shape": [], "chunk_grid": {"configuration": {"chunk_shape": [4]}}}',
+    "no rows": '{"shape": [4], "chunk_grid": {"configuration": {"chunk_shape": [0]}}}',
+    "text": '{"shape": ["4"], "chunk_grid": {"configuration": {"chunk_shape": [4]}}}',
+    "too many": '{"shape": [99999999999], "chunk_grid": {"configuration": {"chunk_shape": [1]}}}',
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("odd", ODD_METADATA)
+def test_metadata_that_is_none_is_one_line_with_the_next_step(odd: str, begun: Run) -> None:
+    folder = begun.layout.residuals(OWN)
+    assert isinstance(folder, Path)
+    (folder / "residual_mean").mkdir(parents=True)
+    (folder / "zarr.json").write_text("[" * 100_000 if odd == "deep" else '{"attributes": {}}')
+    (folder / "residual_mean" / "zarr.json").write_text(ODD_METADATA[odd])
+    for name in ("status", "plan", "run"):
+        code, _, err = command(begun, name)
+        assert code == 2
+        assert err.startswith(f"{folder / 'residual_mean' / 'zarr.json'}: damaged; `emovec verify ")
+        assert len(err.splitlines()) == 1
+    code, out, _ = command(begun, "verify")
+    assert code == 1
+    assert "DAMAGED" in out
+
+
+GOOD: dict[str, Any] = {
+    **dict.fromkeys(("stage", "fingerprint", "identity", "finished"), "x"),
+    "inputs": {"a": "b"},
+    "seconds": 1,
+    "figures": {"texts": 3, "tokens_per_second": None},
+    "versions": {"zarr": "3"},
+    "listed": True,
+}
+ODD_RECORDS: list[dict[str, Any]] = [
+    *({key: None} for key in GOOD),
+    *({key: 4} for key in GOOD if key != "seconds"),
+    {"inputs": {"a": 1}},
+    {"versions": {"zarr": [3]}},
+    {"figures": {"texts": "3"}},
+    {"figures": {"tokens": None}},
+    {"figures": {"tokens": 10**400}},
+    {"figures": {"bytes": -1}},
+    {"figures": {"tokens_per_second": float("nan")}},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_RECORDS, ids=str)
+def test_a_record_of_another_shape_is_none(odd: dict[str, Any]) -> None:
+    good = parse_record(json.dumps(GOOD).encode())
+    assert good is not None
+    assert parse_record(record_text(good).encode()) == good
+    assert parse_record(json.dumps({**GOOD, **odd}).encode()) is None
+    for content in (b"[" * 100_000, b"[]", b"null", b"\xff"):
+        assert parse_record(content) is None
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, json.dumps({**GOOD, "inputs": None})])
+def test_a_record_of_another_shape_is_damaged_and_no_traceback(content: str, begun: Run) -> None:
+    record = begun.layout.record("import", "own")
+    record.parent.mkdir()
+    record.write_text(content)
+    assert command(begun, "status")[0] == 0
+    code, out, _ = command(begun, "verify", "--repair")
+    assert code == 1
+    assert "DAMAGED  records/import/own.json (import:own): not a record" in out
+    assert not record.exists()
+    assert command(begun, "verify")[0] == 0
