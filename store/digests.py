@@ -14,23 +14,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from manifests.errors import shorten
 from store.atomic import write_text
 from store.layout import Layout
-from store.places import Place, read_object
+from store.places import Place, read_object, stays_inside
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _END = "# sha256 of the lines above: "
 
 
 class DamagedList(ValueError):
-    """A list of digests is not the one that was written.
+    """A list of digests is not one that a stage wrote; the message says why.
 
     Attributes:
-        left: what its lines that can be read say, by key.
+        left: what its lines that can be read say, by key, of files inside the folder.
     """
 
-    def __init__(self, left: dict[str, str]):
-        super().__init__("its own digest differs")
+    def __init__(self, left: dict[str, str], what: str):
+        super().__init__(what)
         self.left = left
 
 
@@ -84,12 +85,17 @@ def parse_digests(content: bytes) -> dict[str, str]:
     """Return the sha256 by key that a list holds.
 
     Raises:
-        DamagedList: it is not as it was written.
+        DamagedList: it is not as it was written, or names a file outside of its folder: whoever
+            may write a list can also give it the digest of its lines.
     """
     text, _, end = content.decode("utf-8", errors="replace").rpartition(_END)
     found = (_LINE.fullmatch(line) for line in text.split("\n"))
-    digests = {line.group(2): line.group(1) for line in found if line is not None}
+    named = {line.group(2): line.group(1) for line in found if line is not None}
+    digests = {key: digest for key, digest in named.items() if stays_inside(key)}
     own = hashlib.sha256(content[: content.rfind(_END.encode())]).hexdigest()
     if not text or end != f"{own}\n":
-        raise DamagedList(digests)
+        raise DamagedList(digests, "its own digest differs")
+    if outside := [key for key in named if key not in digests]:
+        what = f"it names {shorten(outside[0])}, which is not inside the folder that it is of"
+        raise DamagedList(digests, what)
     return digests

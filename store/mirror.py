@@ -12,7 +12,15 @@ from pathlib import Path
 from manifests.errors import shorten
 from store.journal import journal_fingerprint
 from store.layout import Layout
-from store.places import StoreRefused, copy_here, delete_objects, read_object, sizes, write_object
+from store.places import (
+    StoreRefused,
+    copy_here,
+    delete_objects,
+    read_object,
+    sizes,
+    stays_inside,
+    write_object,
+)
 from store.records import parse_record, read_record
 from store.superseded import keep_digests, put_aside
 
@@ -90,7 +98,7 @@ def require_inside(key: str) -> None:
     Raises:
         StoreRefused: naming it. Whoever may write to a bucket may call an object anything.
     """
-    if key.startswith("/") or "\0" in key or {".", "..", ""} & set(key.split("/")):
+    if not stays_inside(key):
         raise StoreRefused(f"the object {shorten(key)} would leave the run's folder; delete it")
 
 

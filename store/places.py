@@ -159,6 +159,11 @@ def _reason(error: Exception) -> str | None:
     return f"the store fails ({line}); look at its space and its log, and run again"
 
 
+def stays_inside(key: str) -> bool:
+    """Tell whether a key, which somebody else may have written, names a place inside a folder."""
+    return "\0" not in key and not {".", "..", ""} & set(key.split("/"))
+
+
 def zarr_store(where: Place, read_only: bool = False) -> Any:
     """Return what zarr opens for a folder."""
     if isinstance(where, Path):

@@ -21,7 +21,10 @@ from engine.costs.machines import Shares
 from engine.costs.show import print_costs
 from engine.job import Job
 from engine.summary import print_status
+from engine.verification.repair import Repair, _move
+from store.digests import write_digests
 from store.records import parse_record, record_text
+from store.superseded import KEPT
 from tests.tiny import write_manifest
 from tests.verified import OWN, Run, command, flip, opened
 
@@ -34,6 +37,54 @@ def begun(tmp_path: Path, tiny_model: Path) -> Run:
     run = opened(write_manifest(tmp_path / "study", tiny_model))
     (run.layout.run / "records").mkdir(parents=True)
     return run
+
+
+KEYS = [
+    "../../secret.txt",
+    "tables/../../../secret.txt",
+    "{root}/secret.txt",
+    "../" * 40 + "dev/zero",
+    "./x",
+    "a//b",
+    "a\0b",
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("key", KEYS)
+def test_a_list_that_names_what_is_outside_moves_and_reads_nothing_there(
+    key: str, begun: Run
+) -> None:
+    layout = begun.layout
+    secret, aside = layout.root.parent / "secret.txt", layout.superseded("own", "f" * 16)
+    secret.write_text("mine")
+    lists = {
+        layout.digests("zzz", "evil"): key.format(root=secret.parent),
+        aside / KEPT: key.replace("../../s", f"{'../' * 5}s").format(root=secret.parent),
+    }
+    aside.mkdir(parents=True)
+    for file, named in lists.items():
+        write_digests(file, "generate:own", {named: "0" * 64})
+    for options in ([], ["--repair"]):
+        code, out, _ = command(begun, "verify", *options)
+        assert code == 1
+        for file in lists:
+            (line,) = [x for x in out.splitlines() if file.relative_to(layout.run).as_posix() in x]
+            assert line.startswith("DAMAGED")
+            assert "not inside the folder that it is of" in line
+        assert secret.read_text() == "mine"
+        assert "secret.txt" not in {file.name for file in layout.run.rglob("*")}
+    assert not any(file.exists() for file in lists)
+    assert command(begun, "verify")[0] == 0
+
+
+def test_a_repair_moves_nothing_that_is_outside(begun: Run) -> None:
+    (begun.layout.root / "secret.txt").write_text("mine")
+    done = Repair(begun.layout.damaged("now"))
+    _move(begun.layout, ["../secret.txt", str(begun.layout.root / "secret.txt")], done)
+    assert done.moved == []
+    assert len(done.left) == 2
+    assert (begun.layout.root / "secret.txt").read_text() == "mine"
 
 
 @pytest.mark.timeout(60)

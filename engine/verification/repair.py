@@ -17,13 +17,14 @@ from engine.outputs import folder_key, output_keys
 from engine.plan import FOLDERS, Plan
 from engine.verification.findings import Finding, Kind, Report
 from engine.verification.lists import Lists
+from manifests.errors import shorten
 from store.atomic import sync_folder, written_whole
 from store.digests import digest_of, digests_of, parse_digests, write_digests
 from store.journal import damaged_lines
 from store.journal_lines import blanked, mended
 from store.layout import Layout
 from store.mirror import push_file
-from store.places import MARK, Far, delete_objects, read_object, write_object
+from store.places import MARK, Far, delete_objects, read_object, stays_inside, write_object
 from store.superseded import KEPT, SUPERSEDED
 
 JOURNALS = ("/journal.jsonl", "/steering.jsonl")
@@ -99,8 +100,14 @@ def _mark_of(kind: str, key: str) -> str:
 
 
 def _move(layout: Layout, keys: Iterable[str], done: Repair) -> None:
-    """Move files aside, in this order; those that are not there are passed over."""
+    """Move files aside, in this order; those that are not there are passed over.
+
+    No key leads out of the run: lists are read so. Here it is asked again, since this moves files.
+    """
     for key in dict.fromkeys(keys):
+        if not stays_inside(key):
+            done.left.append(f"{shorten(key)}: not inside the run's folder")
+            continue
         home = layout.home(key)
         if isinstance(home, Far):
             try:
