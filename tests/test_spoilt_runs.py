@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from engine.costs.machines import Shares
 from engine.costs.show import print_costs
 from engine.job import Job
 from engine.summary import print_status
+from engine.verification import repair as repairing
+from engine.verification.findings import Kind
+from engine.verification.look import Look
 from engine.verification.repair import Repair, _move
 from store.digests import write_digests
+from store.journal import read_journal
 from store.records import parse_record, record_text
-from store.superseded import KEPT
+from store.superseded import KEPT, SUPERSEDED
 from tests.tiny import write_manifest
-from tests.verified import OWN, Run, command, flip, opened
+from tests.verified import OWN, Run, command, flip, opened, prepare_run
 
 COMMANDS = ("status", "plan", "verify")
 
@@ -210,3 +215,73 @@ def test_a_record_of_another_shape_is_damaged_and_no_traceback(content: str, beg
     assert "DAMAGED  records/import/own.json (import:own): not a record" in out
     assert not record.exists()
     assert command(begun, "verify")[0] == 0
+
+
+def test_a_flipped_last_newline_is_damage_and_is_mended(tmp_path: Path, tiny_model: Path) -> None:
+    """In a journal that is not finished, in one of other settings, and in steering's."""
+    run = prepare_run(tmp_path, tiny_model)
+    layout = run.layout
+    journal = layout.journal("written")
+    others = [
+        layout.superseded("written", "0" * 16) / "journal.jsonl",
+        layout.superseded_steering(OWN, "0" * 16),
+    ]
+    for other in others:
+        other.parent.mkdir(parents=True)
+        shutil.copyfile(journal, other)
+    whole = journal.read_bytes()
+    for file in (journal, *others):
+        key = file.relative_to(layout.run).as_posix()
+        for bit in range(8 * len(whole) - 8, 8 * len(whole)):
+            flip(file, bit)
+            assert {f.key: f.kind for f in run.look().damage} == {key: Kind.DAMAGED}
+            repaired(run)
+            assert file.read_bytes() == whole
+            assert not run.look().damage
+        file.write_bytes(whole[:-1])  # as an interrupted write leaves it: the row is whole
+        report = run.look()
+        assert not report.damage
+        assert any(note.startswith(key) for note in report.notes)
+        file.write_bytes(whole)
+
+
+def repaired(run: Run) -> Repair:
+    look = Look(run.plan, run.layout, lambda read, total: None)
+    look.take()
+    return repairing.repair(run.plan, run.layout, look.lists, look.report)
+
+
+@pytest.mark.parametrize("of", ["finished", "superseded"])
+@pytest.mark.parametrize("moment", ["write_digests", "written_whole"])
+def test_a_repair_that_is_ended_in_the_middle_is_finished_by_the_next(
+    moment: str, of: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = run.layout
+    journal = layout.journal("written")
+    if of == "superseded":
+        journal = layout.superseded("written", "0" * 16) / journal.name
+        journal.parent.mkdir(parents=True)
+        shutil.copyfile(layout.journal("written"), journal)
+        key = journal.relative_to(layout.run).as_posix()
+        sha = Look(run.plan, layout, lambda read, total: None)
+        sha.take()
+        listed = sha.lists.digest("corpora/written/journal.jsonl")
+        assert listed is not None
+        assert key.startswith(SUPERSEDED)
+        write_digests(journal.parent / KEPT, "generate:written", {journal.name: listed})
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[5] = lines[5].replace(b"a", b"e")
+    journal.write_bytes(b"".join(lines))
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repairing, moment, end)
+        with pytest.raises(KeyboardInterrupt):
+            repaired(run)
+    assert run.look().damage
+    done = repaired(run)
+    assert not done.left
+    assert len(list(read_journal(journal))) == len(lines) - 2
+    assert not run.look().damage

@@ -56,7 +56,7 @@ def look_at_journal(layout: Layout, journal: Path, stage: str, report: Report) -
     key = journal.relative_to(layout.run).as_posix()
     rows = 0
     for damage in damaged_lines(journal):
-        if damage.torn:
+        if damage.torn and damage.good in (None, damage.content + b"\n"):
             report.notes.append(
                 f"{key} ends in the middle of a row, as an interrupted write leaves it"
             )

@@ -7,6 +7,7 @@ deleted. A journal is mended where it lies, since only it holds the replies.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from engine.verification.findings import Finding, Kind, Report
 from engine.verification.lists import Lists
 from manifests.errors import shorten
 from store.atomic import sync_folder, written_whole
-from store.digests import digest_of, digests_of, parse_digests, write_digests
+from store.digests import DamagedList, digests_of, parse_digests, write_digests
 from store.journal import damaged_lines
 from store.journal_lines import blanked, mended
 from store.layout import Layout
@@ -27,7 +28,11 @@ from store.mirror import push_file
 from store.places import MARK, Far, delete_objects, read_object, stays_inside, write_object
 from store.superseded import KEPT, SUPERSEDED
 
-JOURNALS = ("/journal.jsonl", "/steering.jsonl")
+
+def is_journal(key: str) -> bool:
+    """Tell whether a file is a journal, of other settings included."""
+    superseded = key.startswith("cells/") and "/.superseded/" in key
+    return key.endswith(("/journal.jsonl", ".jsonl" if superseded else "/steering.jsonl"))
 
 
 @dataclass
@@ -61,7 +66,7 @@ def repair(plan: Plan, layout: Layout, lists: Lists, report: Report) -> Repair:
             _copy_again(layout, finding, report, done)
         elif finding.key.endswith("/journal.jsonl") and finding.kind is Kind.MISSING:
             done.left.append(f"{finding.key}: {BRING_BACK}")
-        elif finding.key.endswith(JOURNALS) and finding.kind is not Kind.MISSING:
+        elif is_journal(finding.key) and finding.kind is not Kind.MISSING:
             _mend_journal(layout, lists, finding, done)
         elif not finding.key.startswith("digests/"):
             touched.add(finding.stage)
@@ -138,7 +143,7 @@ def _copy_again(layout: Layout, finding: Finding, report: Report, done: Repair) 
 def _mend_journal(layout: Layout, lists: Lists, finding: Finding, done: Repair) -> None:
     """Turn flipped bits of a journal back, blank rows that stay damaged, and cut a torn end off."""
     file, key = layout.run / finding.key, finding.key
-    kind, _, name = finding.stage.partition(":")
+    kind = finding.stage.partition(":")[0]
     found = _mended(file)
     if found is None:
         what = "the next run measures what it lacks" if kind == "steer" else BRING_BACK
@@ -147,17 +152,46 @@ def _mend_journal(layout: Layout, lists: Lists, finding: Finding, done: Repair) 
     content, lost = found
     (done.aside / key).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, done.aside / key)
+    again = _list_journal(layout, lists, finding, hashlib.sha256(content).hexdigest())
     with written_whole(file) as partial:
         partial.write_bytes(content)
     done.moved.append(key)
-    wanted = lists.digest(key)
-    if wanted == digest_of(layout.run, key).sha256:
+    if again:
         done.done.append(f"{key}: mended, and is again what was written")
-        return
-    done.done.append(f"{key}: mended" + (f", but for {lost} rows, which are lost" if lost else ""))
-    if wanted is not None and kind == "generate":  # the sealed corpus stands without them
-        digests = {**lists.stages[finding.stage], **digests_of(layout, [key])}
-        write_digests(layout.digests(kind, name), finding.stage, digests)
+    else:
+        rest = f", but for {lost} rows, which are lost" if lost else ""
+        done.done.append(f"{key}: mended{rest}")
+
+
+def _list_journal(layout: Layout, lists: Lists, finding: Finding, sha: str) -> bool:
+    """Have a journal's list of digests speak of it as mended; tell whether it did so before.
+
+    That comes before the journal itself: when a repair is ended between the two, the next one finds
+    the same damaged rows and makes the same of them. The sealed corpus stands without lost rows.
+    """
+    key, name = finding.key, "journal.jsonl"
+    if key.startswith(f"{SUPERSEDED}/") and key.endswith(f"/{name}"):
+        kept = layout.run / Path(key).parent / KEPT
+        digests = _readable(kept)
+        if digests.get(name) not in (None, sha):
+            corpus = kept.parent.name.rpartition("-")[0]
+            write_digests(kept, f"generate:{corpus}", {**digests, name: sha})
+            return False
+        return digests.get(name) == sha
+    wanted, (kind, _, corpus) = lists.digest(key), finding.stage.partition(":")
+    listed = finding.stage not in lists.damaged  # which is written anew, or made again, later
+    if wanted not in (None, sha) and kind == "generate" and listed:
+        digests = {**lists.stages[finding.stage], key: sha}
+        write_digests(layout.digests(kind, corpus), finding.stage, digests)
+    return wanted == sha
+
+
+def _readable(kept: Path) -> dict[str, str]:
+    """Return what a list says, nothing where it is not there or is damaged itself."""
+    try:
+        return parse_digests(kept.read_bytes())
+    except (FileNotFoundError, DamagedList):
+        return {}
 
 
 def _renew_kept(layout: Layout, root: str, done: Repair) -> None:
@@ -168,13 +202,9 @@ def _renew_kept(layout: Layout, root: str, done: Repair) -> None:
     then.
     """
     file, journal = layout.run / root / KEPT, "journal.jsonl"
-    if not file.is_file():
-        return
-    digests = parse_digests(file.read_bytes())
+    digests = _readable(file)
     there = (name for name in digests if (layout.run / root / name).is_file() or name == journal)
     left = {name: digests[name] for name in there}
-    if f"{root}/{journal}" in done.moved:
-        left[journal] = digest_of(layout.run, f"{root}/{journal}").sha256
     if left != digests:
         corpus = root.rpartition("/")[2].rpartition("-")[0]
         write_digests(file, f"generate:{corpus}", left)
@@ -192,7 +222,7 @@ def _mended(file: Path) -> tuple[bytes, int] | None:
     content, lost = file.read_bytes(), 0
     damage = list(damaged_lines(file))
     for part in reversed(damage):
-        good = mended(part.content)
+        good = part.good if part.torn else mended(part.content)
         if good is None:
             lost += 1
             good = b"" if part.torn else blanked(part.content)
@@ -209,6 +239,8 @@ def _renew_list(plan: Plan, layout: Layout, finding: Finding, touched: bool, don
     if touched or (not layout.record(kind, name).is_file() and kind != "manifest"):
         return
     if kind == "manifest":
+        if not layout.manifest.is_file():  # the next run writes both
+            return
         keys = [layout.manifest.name]
     elif finding.stage in plan.stages:
         keys = output_keys(layout, plan.stages[finding.stage])

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from engine.verification.findings import Finding, Kind, Report
-from engine.verification.repair import JOURNALS, Repair
+from engine.verification.repair import Repair, is_journal
+from manifests.errors import one_line
 
 EXAMPLES = 12
 """Files of one stage and kind that are named before the rest is counted."""
@@ -64,7 +65,7 @@ def closing_words(report: Report, repaired: Repair | None, manifest: Path, root:
         lines.append(f"`emovec verify {which} --repair` moves what is damaged aside")
     elif repaired.moved:
         lines.append(f"{_files(len(repaired.moved))} went to {repaired.aside}")
-        if any(not key.endswith(JOURNALS) for key in repaired.moved):
+        if not all(map(is_journal, repaired.moved)):
             lines.append(f"`emovec run {which}` makes again what is missing")
     return lines
 
@@ -99,4 +100,4 @@ def _files(n: int) -> str:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
