@@ -160,11 +160,17 @@ def _run(
 
 
 def _write_manifest(layout: Layout, text: str) -> None:
-    """Write a run's manifest, and its digest for verification."""
+    """Write a run's manifest, and its digest for verification.
+
+    Verification asks for that digest; where a run is ended in between, it finds out why there is
+    none.
+    """
     listed = layout.digests("manifest", "all")
+    write_text(layout.manifest_pending, "")
     listed.unlink(missing_ok=True)
     write_text(layout.manifest, text)
     write_digests(listed, "manifest:all", digests_of(layout, [layout.manifest.name]))
+    layout.manifest_pending.unlink()
     for file in (layout.manifest, listed):
         push_file(layout, file)
 

@@ -83,6 +83,11 @@ class Layout:
         """Return the list of what every byte was that a finished stage left."""
         return self.run / "digests" / kind / f"{name}.sha256"
 
+    @property
+    def manifest_pending(self) -> Path:
+        """Says, while it is there, that the manifest and its list are being written."""
+        return self.digests("manifest", "all").with_suffix(".pending")
+
     def damaged(self, when: str) -> Path:
         """Return where verification moves what is damaged."""
         return self.run / ".damaged" / when

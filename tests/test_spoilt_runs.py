@@ -285,3 +285,39 @@ def test_a_repair_that_is_ended_in_the_middle_is_finished_by_the_next(
     assert not done.left
     assert len(list(read_journal(journal))) == len(lines) - 2
     assert not run.look().damage
+
+
+def test_the_manifests_list_has_to_be_there_where_others_are(run: Run) -> None:
+    layout = run.layout
+    layout.digests("manifest", "all").unlink()
+    flip(layout.manifest, 41)
+    found = {f.key: f.kind for f in run.look().damage}
+    assert found == {
+        "digests/manifest/all.sha256": Kind.MISSING,
+        "manifest.yaml": Kind.SUSPECT,
+    }
+    repaired(run)
+    assert not layout.manifest.exists()  # the next run writes both
+    assert not layout.digests("manifest", "all").exists()
+
+
+def test_a_run_that_is_ended_while_it_writes_its_manifest_is_not_damaged(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine import run as running
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    text = run.layout.manifest.read_text()
+    for step in ("write_text", "digests_of", "write_digests"):
+        with monkeypatch.context() as patched:
+            patched.setattr(running, step, end)
+            with pytest.raises(KeyboardInterrupt):
+                running._write_manifest(run.layout, text)
+        report = run.look()
+        assert not report.damage, step
+    assert any("a run was ended while it was written" in note for note in report.notes)
+    running._write_manifest(run.layout, text)
+    assert not run.look().notes
+    assert not run.layout.manifest_pending.exists()

@@ -69,11 +69,33 @@ def read_lists(plan: Plan, layout: Layout, report: Report) -> Lists:
             report.add(Kind.MISSING, key, planned.id, "the list of digests is gone")
             lists.stages[planned.id] = {}
             lists.damaged.add(planned.id)
+    _require_manifests(layout, lists, report)
     for stage_id, digests in lists.stages.items():
         lists.owner.update(dict.fromkeys(digests, stage_id))
     for stage_id in lists.damaged:  # what it does not name any more is its stage's all the same
         lists.owner.update(dict.fromkeys(_owned(plan, layout, stage_id), stage_id))
     return lists
+
+
+def _require_manifests(layout: Layout, lists: Lists, report: Report) -> None:
+    """Find that the list of `manifest.yaml` is gone: a run that has lists has had that one first.
+
+    It is written at the beginning of each run that has something to do. One that was ended then
+    leaves a note of it.
+    """
+    file, stage = layout.digests("manifest", "all"), "manifest:all"
+    if not lists.stages or stage in lists.stages:
+        return
+    if layout.manifest_pending.is_file():
+        report.notes.append(
+            f"no digest of {layout.manifest.name}: a run was ended while it was written; the next "
+            "one that has something to do writes both"
+        )
+        return
+    key = file.relative_to(layout.run).as_posix()
+    report.add(Kind.MISSING, key, stage, "the list of digests is gone")
+    lists.stages[stage] = {}
+    lists.damaged.add(stage)
 
 
 def _owned(plan: Plan, layout: Layout, stage_id: str) -> list[str]:
@@ -204,7 +226,7 @@ def find_unlisted(
             (old if finished else unfinished).add(owners[key])
             report.not_covered[OLD if finished else UNFINISHED].append(key)
         elif key == layout.manifest.name:
-            report.not_covered[OLD].append(key)
+            report.not_covered[UNFINISHED if lists.stages else OLD].append(key)
         elif key.startswith("corpora/") and key.endswith("/given_up.csv"):
             report.not_covered[UNFINISHED].append(key)
         else:
