@@ -175,6 +175,12 @@ OF_THE_FILE = (
     "give ",  # at least one of several keys, which it names
 )
 """Beginnings of what is said of a YAML file as a whole, or of a line of it, and not of a key."""
+OF_A_LINE = ("not UTF-8", "not valid CSV", "not valid JSON", "not as many fields", "expected an ob")
+"""Of what is said of a line of a table, and not of a column; word lists have no columns."""
+OF_A_TABLE = ("holds no ", "rates no word", "the list is empty", "not a Parquet file", "and ")
+"""Of what is said of a table as a whole."""
+OF_A_COLUMN = ("is there twice", "differ in case only; write them alike")
+"""Endings of what is said of a column as a whole."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +318,12 @@ def check_lines(error: InputError, folder: Path) -> None:
         if problem.file.suffix == ".yaml":
             assert problem.line is not None
             assert problem.key or problem.what.startswith(OF_THE_FILE) or "cannot be a key" in line
+            continue
+        whole = problem.what.startswith(OF_A_TABLE)
+        of_a_column = problem.key and problem.what.endswith(OF_A_COLUMN)
+        assert problem.line is not None or whole or of_a_column, line
+        of_a_line = problem.file.suffix == ".txt" or problem.what.startswith(OF_A_LINE)
+        assert problem.key or whole or of_a_line, line
 
 
 def test_a_good_input_of_every_kind_is_taken(tmp_path: Path) -> None:
