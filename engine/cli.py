@@ -245,17 +245,19 @@ def status(
     job = open_job(_load(manifest), root)
     if as_json:
         return _print_json([job])
-    from engine.summary import print_results, print_status, print_summary
+    from engine.summary import about_tables, print_results, print_status, print_summary
 
     console, statuses = _console(), list(job.statuses.values())
     print_status(console, [("", status) for status in statuses], every)
     if all(s.state is State.DONE for s in statuses if s.stage.kind == "tables"):
-        print_results(console, job.plan, job.layout)
-        print_summary(console, job.plan, job.layout)
+        with about_tables(job.layout):
+            print_results(console, job.plan, job.layout)
+            print_summary(console, job.plan, job.layout)
     if any(s.state is State.DONE for s in statuses if s.stage.kind == "effects"):
         from engine.steering.summary import print_steering
 
-        print_steering(console, job.layout)
+        with about_tables(job.layout):
+            print_steering(console, job.layout)
     return None
 
 
@@ -504,7 +506,7 @@ def _execute(
     from engine.plan import Plan
     from engine.progress import progress_lines
     from engine.run import run_studies
-    from engine.summary import print_outputs, print_results
+    from engine.summary import about_tables, print_outputs, print_results
     from store.layout import layout_of
 
     console = _console()
@@ -520,12 +522,13 @@ def _execute(
         layout = layout_of(root, study.manifest.name)
         if len(studies) > 1 and command not in ("generate", "extract"):
             console.print(f"\n{study.manifest.name}", style="bold")
-        if command in ("run", "report", "analyze"):
-            print_results(console, Plan(study), layout)
-        if study.steered is not None and command in ("run", "report", "steer"):
-            from engine.steering.summary import print_steering
+        with about_tables(layout):
+            if command in ("run", "report", "analyze"):
+                print_results(console, Plan(study), layout)
+            if study.steered is not None and command in ("run", "report", "steer"):
+                from engine.steering.summary import print_steering
 
-            print_steering(console, layout)
+                print_steering(console, layout)
         if command in ("run", "report", "steer"):
             print_outputs(console, layout)
     if not any(outcome.done for outcome in outcomes):

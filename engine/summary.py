@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from rich.text import Text
 from engine.costs.architecture import model_sizes
 from engine.plan import Plan, State, Status
 from manifests.builtin import BUILTIN_MODELS
-from manifests.errors import one_line
+from manifests.errors import InputError, Problem, one_line
 from manifests.families import FAMILIES, readers
 from manifests.resolve import Study
+from store.digests import changed_files
 from store.layout import Layout
 
 if TYPE_CHECKING:
@@ -148,6 +150,24 @@ def human_bytes(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB"
+
+
+@contextmanager
+def about_tables(layout: Layout) -> Iterator[None]:
+    """Turn what comes of showing damaged tables into one line that names one.
+
+    Raises:
+        InputError: in place of any other error, where a table is not as it was written.
+    """
+    try:
+        yield
+    except Exception:
+        stages = ("tables", "effects", "describe")
+        changed = [key for kind in stages for key in changed_files(layout, kind, "all")]
+        if not changed:
+            raise
+        what = "damaged; after `emovec verify MANIFEST --repair` the next run makes it again"
+        raise InputError(Problem(layout.run / changed[0], None, "", what)) from None
 
 
 def print_results(console: Console, plan: Plan, layout: Layout) -> None:

@@ -81,6 +81,27 @@ def write_digests(file: Path, stage: str, digests: Mapping[str, str]) -> None:
     write_text(file, f"{text}{_END}{own}\n")
 
 
+def changed_files(layout: Layout, kind: str, name: str) -> list[str]:
+    """Return the keys of what a stage left in a run's folder and is not as it was, or is gone.
+
+    Nothing of a stage without a list that can be read.
+    """
+    changed = []
+    try:
+        listed = parse_digests(layout.digests(kind, name).read_bytes())
+    except (FileNotFoundError, DamagedList):
+        return []
+    for key, wanted in listed.items():
+        if layout.home(key) == layout.run:
+            try:
+                found = digest_of(layout.run, key).sha256
+            except FileNotFoundError:
+                found = ""
+            if found != wanted:
+                changed.append(key)
+    return changed
+
+
 def parse_digests(content: bytes) -> dict[str, str]:
     """Return the sha256 by key that a list holds.
 

@@ -77,14 +77,12 @@ def _grid(folder: Place) -> tuple[int, int]:
     """Return (texts, texts in a shard) from the array's metadata.
 
     Raises:
-        FileNotFoundError: there is none.
-        InputError: it is damaged.
+        InputError: it is damaged, or gone.
     """
-    content = read_object(folder, FRAME)
     try:
-        metadata = json.loads(content)
+        metadata = json.loads(read_object(folder, FRAME))
         n, rows = metadata["shape"][0], metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    except NO_METADATA:
+    except (FileNotFoundError, NotADirectoryError, *NO_METADATA):
         raise _damaged(folder) from None
     whole = type(n) is int and type(rows) is int and n > 0 and rows > 0
     if not whole or n > rows * MAX_SHARDS:
@@ -93,5 +91,5 @@ def _grid(folder: Place) -> tuple[int, int]:
 
 
 def _damaged(folder: Place) -> InputError:
-    what = "damaged; `emovec verify MANIFEST --repair` moves it aside, and the next run mends it"
+    what = "damaged or gone; after `emovec verify MANIFEST --repair` the next run writes it again"
     return InputError(Problem(Path(f"{folder}/{FRAME}"), None, "", what))

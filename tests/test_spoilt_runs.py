@@ -21,11 +21,12 @@ from engine.costs import plan_costs
 from engine.costs.machines import Shares
 from engine.costs.show import print_costs
 from engine.job import Job
-from engine.summary import print_status
+from engine.summary import about_tables, print_results, print_status, print_summary
 from engine.verification import repair as repairing
 from engine.verification.findings import Kind
 from engine.verification.look import Look
 from engine.verification.repair import Repair, _move
+from manifests.errors import InputError
 from store.digests import write_digests
 from store.journal import read_journal
 from store.records import parse_record, record_text
@@ -86,9 +87,11 @@ def test_a_list_that_names_what_is_outside_moves_and_reads_nothing_there(
 def test_a_repair_moves_nothing_that_is_outside(begun: Run) -> None:
     (begun.layout.root / "secret.txt").write_text("mine")
     done = Repair(begun.layout.damaged("now"))
-    _move(begun.layout, ["../secret.txt", str(begun.layout.root / "secret.txt")], done)
+    begun.layout.lock.touch()
+    _move(begun.layout, ["../secret.txt", str(begun.layout.root / "secret.txt"), ".lock"], done)
     assert done.moved == []
-    assert len(done.left) == 2
+    assert len(done.left) == 3
+    assert begun.layout.lock.exists()
     assert (begun.layout.root / "secret.txt").read_text() == "mine"
 
 
@@ -131,11 +134,34 @@ def test_a_flipped_bit_in_metadata_or_a_record_is_no_traceback(run: Run) -> None
             except Exception as error:
                 said, code = _known_error(error) or pytest.fail(f"{file}, bit {bit}: {error!r}")
                 assert code == 2
-                assert said.startswith(f"{file}: damaged; `emovec verify MANIFEST --repair`")
+                assert said.startswith(f"{file}: damaged or gone; after `emovec verify MANIFEST -")
                 refused += 1
             flip(file, bit)
     assert refused
     look_at(run)
+
+
+def test_a_flipped_bit_in_a_table_is_shown_or_named(run: Run) -> None:
+    """Status shows tables; it finds no bit flipped in a number, but ends in no traceback."""
+    rng, refused = random.Random(5), list[tuple[Path, str]]()
+    console = Console(file=io.StringIO(), width=120, markup=False)
+    for name in ("geometry", "activations", "claim_summary", "detection"):
+        file = run.layout.tables / f"{name}.csv"
+        header = 8 * file.read_bytes().index(b"\n")
+        for bit in [*rng.sample(range(header + 8), 3), *rng.sample(range(header + 8000), 3)]:
+            flip(file, bit)
+            try:
+                with about_tables(run.layout):
+                    print_results(console, run.plan, run.layout)
+                    print_summary(console, run.plan, run.layout)
+            except InputError as error:
+                refused.append((file, str(error)))
+            flip(file, bit)
+    assert refused
+    for file, said in refused:
+        assert said.startswith(f"{file}: damaged; after `emovec verify MANIFEST --repair`")
+    with pytest.raises(KeyError), about_tables(run.layout):  # no table is damaged: ours
+        raise KeyError
 
 
 def read_first(file: Path) -> bool:
@@ -143,6 +169,7 @@ def read_first(file: Path) -> bool:
 
 
 ODD_METADATA = {
+    "gone": "",
     "no JSON": "{",
     "deep": "[" * 100_000,
     "list": "[]",
@@ -161,11 +188,12 @@ def test_metadata_that_is_none_is_one_line_with_the_next_step(odd: str, begun: R
     assert isinstance(folder, Path)
     (folder / "residual_mean").mkdir(parents=True)
     (folder / "zarr.json").write_text("[" * 100_000 if odd == "deep" else '{"attributes": {}}')
-    (folder / "residual_mean" / "zarr.json").write_text(ODD_METADATA[odd])
+    if odd != "gone":
+        (folder / "residual_mean" / "zarr.json").write_text(ODD_METADATA[odd])
     for name in ("status", "plan", "run"):
         code, _, err = command(begun, name)
         assert code == 2
-        assert err.startswith(f"{folder / 'residual_mean' / 'zarr.json'}: damaged; `emovec verify ")
+        assert err.startswith(f"{folder / 'residual_mean' / 'zarr.json'}: damaged or gone; after `")
         assert len(err.splitlines()) == 1
     code, out, _ = command(begun, "verify")
     assert code == 1

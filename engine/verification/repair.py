@@ -107,11 +107,12 @@ def _mark_of(kind: str, key: str) -> str:
 def _move(layout: Layout, keys: Iterable[str], done: Repair) -> None:
     """Move files aside, in this order; those that are not there are passed over.
 
-    No key leads out of the run: lists are read so. Here it is asked again, since this moves files.
+    No key leads out of the run: lists are read so. Here it is asked again, since this moves files;
+    nor is the lock moved, or what went aside before, which a list from a stranger may name.
     """
     for key in dict.fromkeys(keys):
-        if not stays_inside(key):
-            done.left.append(f"{shorten(key)}: not inside the run's folder")
+        if not stays_inside(key) or key.startswith("."):
+            done.left.append(f"{shorten(key)}: not a file that a stage leaves in the run's folder")
             continue
         home = layout.home(key)
         if isinstance(home, Far):
