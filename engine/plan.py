@@ -33,7 +33,7 @@ VERSIONS = {
     "extract": 3,
     "words": 1,
     "analyze": 7,
-    "tables": 9,
+    "tables": 10,
     "figures": 8,
     "steer": 2,
     "effects": 3,
