@@ -16,7 +16,11 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from manifests.errors import one_line
 from store.atomic import write_text
+
+MAX_HELD = 60
+"""Characters of what a holder's note says of it: the folder may be somebody else's."""
 
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What file systems answer that have no flock, or were mounted without it."""
@@ -97,6 +101,8 @@ def hold(stream: IO[bytes], file: Path, seconds: float) -> None:
 def _holder(file: Path) -> str:
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-        return f"process {held['process']} on {held['host']} since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        named = (held["process"], held["host"], held["since"])
+        process, host, since = (one_line(str(what))[:MAX_HELD] for what in named)
+        return f"process {process} on {host} since {since}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process that has only just started"

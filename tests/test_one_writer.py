@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import random
 import signal
@@ -162,6 +163,21 @@ def test_a_run_goes_on_while_what_a_killed_one_had_started_still_ends(
     resume(run)
     require_same(run, model)
     require_none_left(token)
+
+
+def test_a_holders_note_from_a_stranger_is_one_short_line(tmp_path: Path) -> None:
+    with run_lock(tmp_path / ".lock"):
+        note = tmp_path / ".lock-holder.json"
+        for host in ("a\nb\u202ec" + "d" * 1000, "[" * 100_000):
+            note.write_text(json.dumps({"process": 1, "host": host, "since": "now"}))
+            with pytest.raises(RunLocked) as refused, run_lock(tmp_path / ".lock"):
+                pass
+            assert len(str(refused.value).splitlines()) == 1
+            assert "\u202e" not in str(refused.value)
+            assert len(str(refused.value)) < 300 + len(str(tmp_path))
+        note.write_text("[" * 100_000)
+        with pytest.raises(RunLocked, match="only just started"), run_lock(tmp_path / ".lock"):
+            pass
 
 
 def test_a_lock_is_not_taken_twice_in_one_process(tmp_path: Path) -> None:
