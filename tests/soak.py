@@ -78,8 +78,9 @@ class Sample:
     partial: int
 
 
-LIMITS = {"held_mb": 1.05, "threads": 1, "temporary": 1, "cache": 1}
-"""How many times the first third's median the last third's may be."""
+LIMITS = {"held_mb": 1.05, "threads": 1.2, "temporary": 1, "cache": 1}
+"""How many times the first third's median the last third's may be. A pool starts its threads when
+it needs them."""
 
 NONE_LEFT = ("children", "others", "partial")
 
