@@ -90,6 +90,9 @@ def synchronise(layout: Layout) -> None:
             patterns = [*_patterns(kind, name), listed]
             wanted = [k for k in objects if any(fnmatch(k, p) for p in patterns)]
             _bring(layout, [*wanted, key])
+    if not layout.manifest.is_file():  # a run on this machine writes its own
+        record = [layout.manifest, layout.digests("manifest", "all")]
+        _bring(layout, [key for key in (_key(layout, file) for file in record) if key in objects])
 
 
 def require_inside(key: str) -> None:
