@@ -264,9 +264,10 @@ def trends(values: Values) -> pd.DataFrame:
         Columns direction, layer, measure, `over` (`strength` or `size`), `n` (prompts with a value
         at every strength), `slope` (by least squares, for a strength of one mean token norm) with
         `low` and `high`, `rho` (Spearman's, of the means with strength), `page_p` (two-sided, from
-        Page's (1963) test of an ordered alternative in both directions), `largest` (the mean change
-        of largest size at any strength) and `largest_at` (that strength). Whether a direction moves
-        anything more than others do is not told from these: `analysis.effect_tests`.
+        Page's (1963) test of an ordered alternative in both directions, NaN of fewer than three),
+        `largest` (the mean change of largest size at any strength) and `largest_at` (that
+        strength). Whether a direction moves anything more than others do is not told from these:
+        `analysis.effect_tests`.
     """
     out = []
     for measure, by_condition in values.items():
@@ -350,6 +351,8 @@ def _monotone(
     if len(value_PS) < 2 or np.ptp(value_PS) == 0:
         return np.nan, np.nan
     rho = float(spearmanr(strengths, value_PS.mean(axis=0)).statistic)
+    if len(strengths) < 3:  # of a single strength, damage has two sizes: an order needs three
+        return rho, np.nan
     rising, falling = (
         page_trend_test(values, method="asymptotic").pvalue for values in (value_PS, -value_PS)
     )

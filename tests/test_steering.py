@@ -21,11 +21,11 @@ from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
 from PIL import Image
 from safetensors.numpy import load_file
-from scipy.stats import linregress, ttest_1samp
+from scipy.stats import linregress, page_trend_test, ttest_1samp
 
 from analysis.contrasts import contrast
 from analysis.effect_tests import against_controls, effect_tables, holm, reached, transfers
-from analysis.effects import MEASURES, UNSTEERED, SteeredCell, effects, trends
+from analysis.effects import MEASURES, UNSTEERED, SteeredCell, _monotone, effects, trends
 from analysis.figures.palette import contrast as contrast_of
 from analysis.figures.steering import SHOWN, dose_response, dose_rows, effect_figures, transfer
 from analysis.paging import effect_pages
@@ -287,6 +287,16 @@ def cell_of(rows: list[dict[str, Any]], **changes: Any) -> SteeredCell:
         "fingerprint": "f",
     }
     return SteeredCell(**{**given, **changes})
+
+
+def test_a_single_strength_has_no_order_to_be_tested() -> None:
+    rng = np.random.default_rng(0)
+    rho, p = _monotone(rng.normal(size=(6, 2)), [0.0, 1.0])
+    assert abs(rho) == pytest.approx(1)
+    assert np.isnan(p)
+    values = rng.normal(size=(6, 3)) + np.arange(3)
+    expected = 2 * page_trend_test(values, method="asymptotic").pvalue
+    assert _monotone(values, [-1.0, 0.0, 1.0])[1] == pytest.approx(expected)
 
 
 def test_effects_and_trends_are_what_plain_arithmetic_gives() -> None:
