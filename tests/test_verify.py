@@ -109,6 +109,12 @@ def test_a_run_as_it_was_left_is_clean_and_every_file_is_accounted_for(finished:
     assert "there is no run of" in missing.stderr
 
 
+def test_a_flipped_count_accuses_no_other_file(run: Run) -> None:
+    key = f"cells/{WRITTEN}/residuals.zarr/text_tokens/c/0"
+    flip(run.files()[key], 108)  # positions of peaks no longer fit to it
+    assert [finding.key for finding in run.look().damage] == [key]
+
+
 def list_keys(keys: Any) -> list[str]:
     return [key for key in keys if key.startswith("digests/")]
 

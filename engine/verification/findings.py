@@ -87,6 +87,10 @@ class Report:
         """Tell whether something was found about a file."""
         return (key, copy) in self._seen
 
+    def is_damaged(self, key: str) -> bool:
+        """Tell whether a file is known to be damaged, missing or in doubt."""
+        return any(finding.key == key for finding in self.damage)
+
     def found_under(self, folder: str) -> bool:
         """Tell whether something was found about the metadata of a folder of arrays."""
         return any(f.key.startswith(f"{folder}/") and "/c/" not in f.key for f in self.findings)
