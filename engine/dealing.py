@@ -102,6 +102,7 @@ class Dealer:
                 there, now = self._workers.fit(), time.monotonic()
                 self._take_back(set(self._workers.addresses()))
                 self._hand_out([w for w in there if self._rests.get(w, 0.0) <= now], set(there))
+                self._workers.wanted = self._wanted()
                 if there:
                     alone_since, told = now, False
                 elif not self._workers.lasting and now - alone_since > PATIENCE_SECONDS:
@@ -117,6 +118,12 @@ class Dealer:
         finally:
             with suppress(Exception):  # of a cluster that is gone there is nothing to cancel
                 self._workers.client.cancel(list(self._running))
+
+    def _wanted(self) -> int | None:
+        """Return for how many workers there are shards, None while that is not known."""
+        if self._waiting:
+            return None
+        return len(self._running) + sum(len(shards) for shards in self._shards.values())
 
     def _hand_out(self, ready: list[str], there: set[str]) -> None:
         in_hand = Counter(worker for _, _, worker in self._running.values())

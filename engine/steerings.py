@@ -85,7 +85,8 @@ def steer_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
         return ledger.plan.study.manifest.models[model].tensor_parallel_size
 
     for size in sorted({gpus(one) for one in ready}):
-        _steer(machines.writers(size), [one for one in ready if gpus(one) == size])
+        mine = [one for one in ready if gpus(one) == size]
+        _steer(machines.writers(size, len(mine)), mine)
     machines.let_go()
 
 
@@ -98,7 +99,8 @@ def _steer(workers: Workers, ready: Sequence[tuple[Ledger, Stage]]) -> None:
             ledger.listener(StageStarted(stage.id, total, 0, "measures"))
             give = functools.partial(workers.submit, tasks.steer, job, resources=MODEL_SLOT)
             running.append((ledger, stage, time.monotonic(), give, give()))
-    for ledger, stage, started, give, future in running:
+    for n_done, (ledger, stage, started, give, future) in enumerate(running):
+        workers.wanted = len(running) - n_done
         with ledger.failing([stage.id]):
             journal = ledger.layout.steering(stage.name)
             figures = workers.insist(

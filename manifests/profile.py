@@ -54,7 +54,10 @@ class Slurm(Strict):
     """Jobs of a SLURM cluster; each starts workers that report to the command that submitted it."""
 
     jobs: int = Field(default=1, ge=1)
-    """Jobs to keep in the queue; one that ends early is submitted again."""
+    """Jobs to keep in the queue, or fewer while there is less to do; one that ends early is
+    submitted again."""
+    idle: Annotated[str, AfterValidator(_check_time)] = "00:10:00"
+    """How long a job that has nothing to do is kept, before it is given back to others."""
     partition: Line | None = None
     """`--partition`; the cluster's default when absent."""
     account: Line | None = None

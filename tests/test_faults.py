@@ -11,8 +11,9 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ SKIP = ["reasoning", "refusal", "debris", "cut_off", "repetition"]
 
 
 def write_study(
-    folder: Path, model: Path, emotions: int, neutral: int = 2, stories: int = 3
+    folder: Path,
+    model: Path,
+    emotions: int,
+    neutral: int = 2,
+    stories: int = 3,
+    corpora: Sequence[str] = ("own",),
 ) -> Path:
     """A study in which the tiny model writes some stories for each emotion, one a prompt."""
     words = (ROOT / "manifests/lists/emotions-sofroniew-171.txt").read_text().split("\n")
@@ -52,7 +58,10 @@ def write_study(
         "version": 1,
         "name": "study",
         "models": {"tiny": {"path": str(model)}},
-        "corpora": {"own": {"generate": generate}},
+        "corpora": {
+            name: {"generate": {**deepcopy(generate), "seed": seed}}
+            for seed, name in enumerate(corpora, start=42)
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "m.yaml").write_text(yaml.safe_dump(manifest))
@@ -73,9 +82,9 @@ def started(manifest: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
             process.communicate()
 
 
-def kept(root: Path) -> dict[str, str]:
+def kept(root: Path, corpus: str = "own") -> dict[str, str]:
     """Return the accepted stories in the journal by text id (one story a prompt)."""
-    journal = Layout(root, "study").journal("own")
+    journal = Layout(root, "study").journal(corpus)
     return {
         row["request"]: row["stories"][0]
         for row in read_journal(journal)
@@ -83,8 +92,8 @@ def kept(root: Path) -> dict[str, str]:
     }
 
 
-def sealed(root: Path) -> tuple[Text, ...]:
-    return read_corpus(Layout(root, "study").stories("own")).texts
+def sealed(root: Path, corpus: str = "own") -> tuple[Text, ...]:
+    return read_corpus(Layout(root, "study").stories(corpus)).texts
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 300) -> None:
@@ -95,12 +104,14 @@ def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 30
         time.sleep(0.02)
 
 
-def assert_complete(root: Path, n_stories: int, before: dict[str, str]) -> None:
+def assert_complete(
+    root: Path, n_stories: int, before: dict[str, str], corpus: str = "own"
+) -> None:
     """Counts are exact, nothing stands there twice, and what was accepted is there verbatim."""
-    texts = {text.text_id: text.text for text in sealed(root)}
-    journal = Layout(root, "study").journal("own")
+    texts = {text.text_id: text.text for text in sealed(root, corpus)}
+    journal = Layout(root, "study").journal(corpus)
     withdrawn = {r["text_id"] for r in read_journal(journal) if r["outcome"] == "withdrawn"}
-    assert len(texts) == len(sealed(root)) == n_stories + 2
+    assert len(texts) == len(sealed(root, corpus)) == n_stories + 2
     for key, story in before.items():
         if key not in withdrawn:
             assert texts[key] == story

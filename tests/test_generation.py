@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
-from engine.corpora import claim_corpus_folder
 from engine.generation.demand import Demand
 from engine.generation.prompts import PromptEncoder
 from engine.ledger import Ledger
 from engine.models import cache_folder
 from engine.plan import Plan
 from engine.reading.windows import Span
+from engine.writings import claim_corpus_folder
 from manifests import load_study
 from manifests.schema import ModelEntry
 from store import Layout, open_cell

@@ -1,4 +1,4 @@
-"""Work done elsewhere: a Dask scheduler's workers, and jobs of a real SLURM on this machine."""
+"""Work done by the workers of a Dask scheduler that runs already."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import importlib.metadata
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,253 +19,16 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from engine.dealing import Dealer
 from engine.device import take_share
 from engine.machines.local import local_cluster
 from engine.machines.workers import Workers, new_run
-from engine.plan import TABLES
 from engine.tasks import WorkerUnfit
-from store.shards import missing_shards
-from tests.slurm import PARTITION, Slurm, missing, slurm_cluster
+from tests.elsewhere import assert_same_results, done_shards
 from tests.test_faults import assert_complete, kept, wait_for, write_study
-from tests.test_run import EMOVEC, ROOT, assert_same_bytes, emovec
-from tests.tiny import make_tiny_model, write_corpus_files, write_manifest
-
-CELLS = ("tiny@own", "other@own")
-
-
-@pytest.fixture(scope="module")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "other", seed=1, layers=2)
-
-
-def two_models(folder: Path, one: Path, two: Path) -> Path:
-    """A study of two models and three shards each."""
-    write_corpus_files(folder, per_emotion=350, neutral=8)
-    models = {"tiny": {"path": str(one)}, "other": {"path": str(two)}}
-    return write_manifest(folder, one, models=models)
-
-
-@pytest.fixture(scope="module")
-def at_home(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path
-) -> tuple[Path, Path]:
-    """The study and its run on this machine, undisturbed."""
-    folder = tmp_path_factory.mktemp("home")
-    manifest = two_models(folder, tiny_model, other_model)
-    emovec("analyze", manifest, "--root", folder / "runs")
-    return manifest, folder / "runs"
-
-
-def assert_same_results(root: Path, home: Path) -> None:
-    for cell in CELLS:
-        store = f"study/cells/{cell}/residuals.zarr"
-        assert_same_bytes(root / store, home / store)
-    for table in TABLES:
-        there, here = (folder / "study" / "tables" / f"{table}.csv" for folder in (root, home))
-        assert there.read_bytes() == here.read_bytes(), table
-
-
-def done_shards(root: Path) -> int:
-    """Return how many of the study's six shards are there."""
-    found = 0
-    for cell in CELLS:
-        store = root / "study" / "cells" / cell / "residuals.zarr"
-        if (store / "zarr.json").is_file():
-            found += 3 - len(missing_shards(store))
-    return found
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Slurm]:
-    if lacking := missing():
-        assert not os.environ.get("EMOVEC_TEST_SLURM"), f"install slurm-wlm and munge: {lacking}"
-        pytest.skip(f"{lacking[0]} is not installed (Debian: slurm-wlm and munge)")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    try:
-        with slurm_cluster(folder) as cluster:
-            yield cluster
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def slurm_profile(folder: Path, **changes: object) -> Path:
-    settings = {
-        "jobs": 2,
-        "partition": PARTITION,
-        "cores": 1,
-        "memory": "4GB",
-        "time": "00:30:00",
-        "interface": "lo",
-    }
-    file = folder / "cluster.yaml"
-    file.write_text(yaml.safe_dump({"version": 1, "slurm": {**settings, **changes}}))
-    return file
-
-
-def test_slurm_jobs_survive_scancel_and_give_the_bits_of_one_machine(
-    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
-) -> None:
-    manifest, home = at_home
-    root, profile = tmp_path / "runs", slurm_profile(tmp_path)
-    command = [*EMOVEC, "analyze", str(manifest), "--root", str(root), "--profile", str(profile)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=slurm.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        seen: dict[str, str] = {}
-        deadline = time.monotonic() + 300
-        while not 1 <= done_shards(root) < 6:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            seen |= slurm.running()
-            time.sleep(0.2)
-        assert set(seen.values()) == {"n1", "n2"}
-        victim = next(iter(slurm.running()))
-        slurm.say("scancel", victim)
-        printed, _ = process.communicate(timeout=400)
-    finally:
-        process.kill()
-    assert process.returncode == 0, printed
-    assert "submitting 2 SLURM jobs" in printed
-    assert_same_results(root, home)
-    deadline = time.monotonic() + 30
-    while slurm.running():  # nothing is left in the queue
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-@pytest.mark.slow
-def test_slurm_jobs_end_before_their_time_limit_and_the_next_go_on(
-    slurm: Slurm, tmp_path: Path
-) -> None:
-    """One job at a time, of the least time there may be: several are needed, none is cut off."""
-    write_corpus_files(tmp_path, per_emotion=5000, neutral=8)
-    manifest = write_manifest(tmp_path, make_tiny_model(tmp_path / "model", layers=24))
-    profile, root = slurm_profile(tmp_path, jobs=1, time="00:04:00"), tmp_path / "runs"
-    before = set(slurm.states())
-    process = subprocess.Popen(
-        [*EMOVEC, "extract", str(manifest), "--root", str(root), "--profile", str(profile)],
-        cwd=ROOT, env=slurm.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    states: dict[str, str] = {}
-    try:
-        while process.poll() is None:
-            now = slurm.states()
-            states |= {job: state for job, state in now.items() if job not in before}
-            time.sleep(1)
-        printed = process.communicate()[0]
-    finally:
-        process.kill()
-    assert process.returncode == 0, printed
-    last = max(states, key=int)
-    assert len(states) > 1, printed
-    ended = {job: state for job, state in states.items() if job != last}
-    assert set(ended.values()) == {"COMPLETED"}, states  # neither TIMEOUT nor CANCELLED
-    store = "study/cells/tiny@own/residuals.zarr"
-    emovec("extract", manifest, "--root", tmp_path / "home")
-    assert_same_bytes(root / store, tmp_path / "home" / store)
-
-
-def test_what_slurm_does_not_take_is_one_line_and_nothing_is_begun(
-    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
-) -> None:
-    manifest, _ = at_home
-    root = tmp_path / "runs"
-
-    def refused(environment: dict[str, str], **changes: object) -> str:
-        profile = slurm_profile(tmp_path, **changes)
-        done = subprocess.run(
-            [*EMOVEC, "run", str(manifest), "--root", str(root), "--profile", str(profile)],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100,
-        )  # fmt: skip
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert not list(root.rglob("*.zarr"))
-        return done.stderr
-
-    assert "slurm.partition: SLURM does not take such a job" in refused(
-        slurm.environment, partition="nowhere"
-    )
-    assert "slurm.interface: this machine has no network interface 'ib9'; it has" in refused(
-        slurm.environment, interface="ib9"
-    )
-    assert "slurm.gpus: SLURM does not take such a job" in refused(slurm.environment, gpus=1)
-    away = {**slurm.environment, "PATH": str(Path(sys.executable).parent)}
-    assert "there is no sbatch here" in refused(away)
-
-
-def limited(folder: Path, slurm: Slurm, jobs: int) -> dict[str, str]:
-    """Return an environment whose sbatch takes so many jobs, as under a limit of an account."""
-    sbatch = shutil.which("sbatch", path=slurm.environment["PATH"])
-    program = folder / "bin" / "sbatch"
-    program.parent.mkdir()
-    program.write_text(
-        "#!/bin/sh\n"
-        f'case "$1" in --test-only) exec {sbatch} "$@";; esac\n'
-        f'exec 9>"{folder}/one-at-a-time"; flock 9\n'
-        f'test $(squeue -h -t PENDING,RUNNING | wc -l) -lt {jobs} && exec {sbatch} "$@"\n'
-        'echo "sbatch: error: AssocMaxSubmitJobLimit" >&2; exit 1\n'
-    )
-    program.chmod(0o755)
-    return {**slurm.environment, "PATH": f"{program.parent}:{slurm.environment['PATH']}"}
-
-
-def test_an_sbatch_that_refuses_after_the_trial_is_one_line_in_its_words(
-    slurm: Slurm, tiny_model: Path, tmp_path: Path
-) -> None:
-    manifest, root = write_manifest(tmp_path, tiny_model), tmp_path / "runs"
-    done = subprocess.run(
-        [*EMOVEC, "extract", str(manifest), "--root", str(root),
-         "--profile", str(slurm_profile(tmp_path, jobs=3))],
-        cwd=ROOT, env=limited(tmp_path, slurm, 0), capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout
-    assert done.stderr.count("SLURM takes no jobs: AssocMaxSubmitJobLimit") == 1
-    assert "Traceback" not in done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_a_limit_on_jobs_is_told_once_and_those_that_are_taken_work(
-    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
-) -> None:
-    manifest, home = at_home
-    root = tmp_path / "runs"
-    done = subprocess.run(
-        [*EMOVEC, "analyze", str(manifest), "--root", str(root),
-         "--profile", str(slurm_profile(tmp_path, jobs=4))],
-        cwd=ROOT, env=limited(tmp_path, slurm, 1), capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("SLURM took 1 of 4 jobs: AssocMaxSubmitJobLimit") == 1
-    assert_same_results(root, home)
-
-
-@pytest.mark.slow
-def test_a_node_that_cannot_work_gets_no_more_jobs(
-    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """One of two nodes has another checkout of the program."""
-    other = tmp_path / "checkout"
-    for room in ("manifests", "store", "analysis", "engine"):
-        shutil.copytree(ROOT / room, other / room)
-    (other / "engine" / "extra.py").write_text("")
-    manifest, home = at_home
-    root = tmp_path / "runs"
-    setup = [f'test "$SLURMD_NODENAME" != n1 || cd {other}']
-    done = subprocess.run(
-        [*EMOVEC, "analyze", str(manifest), "--root", str(root),
-         "--profile", str(slurm_profile(tmp_path, setup=setup))],
-        cwd=ROOT, env=slurm.environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("runs other source than") == 1
-    assert done.stdout.count("no more jobs are submitted to n1") == 1
-    assert_same_results(root, home)
+from tests.test_run import EMOVEC, ROOT, emovec
+from tests.tiny import write_manifest
 
 
 @contextmanager
@@ -572,22 +333,6 @@ def test_a_scheduler_that_vanishes_is_one_line_and_the_run_goes_on_later(
     ]
     emovec("analyze", manifest, "--root", root)
     assert_same_results(root, home)
-
-
-def test_jobs_that_end_before_their_workers_report_are_one_line(
-    slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
-) -> None:
-    manifest, _ = at_home
-    profile = slurm_profile(tmp_path, jobs=1, setup=["exit 3"])
-    done = subprocess.run(
-        [*EMOVEC, "run", str(manifest), "--root", str(tmp_path / "runs"),
-         "--profile", str(profile)],
-        cwd=ROOT, env=slurm.environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "3 SLURM jobs ended before their workers reported; look at the newest" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert not slurm.running()
 
 
 @pytest.mark.slow

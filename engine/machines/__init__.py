@@ -68,12 +68,16 @@ class Machines:
         """Ask of a cluster's workers that they see the folders of models."""
         self._run = replace(self._run, models=tuple(models))
 
-    def writers(self, gpus: int) -> Workers:
+    def writers(self, gpus: int, wanted: int) -> Workers:
         """Return who writes with models that take so many GPUs.
 
         Whoever it was before is let go of where that takes jobs of another size.
+
+        Args:
+            gpus: that each model takes.
+            wanted: how many workers there is work for.
         """
-        return self._called(gpus) or self.here
+        return self._called(gpus, wanted) or self.here
 
     @contextmanager
     def readers(self, environments: Sequence[dict[str, str]], gpus: int) -> Iterator[Workers]:
@@ -86,7 +90,7 @@ class Machines:
         """
         from engine.machines.local import reading_workers
 
-        cluster = self._called(gpus)
+        cluster = self._called(gpus, None)
         if cluster is not None:
             yield cluster
         elif list(environments) == [{}]:
@@ -100,7 +104,7 @@ class Machines:
         """Give who analyses so many windows and layers."""
         from engine.machines.local import analysis_processes
 
-        cluster = self._called(1) if n_tasks else None
+        cluster = self._called(1, n_tasks) if n_tasks else None
         if cluster is not None:
             if self._slurm is not None and self._slurm.gpus:
                 what = "the analysis needs no GPU and keeps the jobs'; `emovec extract` with this "
@@ -122,7 +126,7 @@ class Machines:
         self._profile = self._cluster = None
         self._stack.close()
 
-    def _called(self, gpus: int) -> Workers | None:
+    def _called(self, gpus: int, wanted: int | None) -> Workers | None:
         if self._profile is None:
             return None
         profile, document = self._profile
@@ -136,8 +140,9 @@ class Machines:
             self._slurm = slurm
             profile = profile.model_copy(update={"slurm": slurm})
             self._cluster = self._stack.enter_context(
-                open_cluster(profile, document, self._run, self._listener, self._logs)
+                open_cluster(profile, document, self._run, self._listener, self._logs, wanted)
             )
+        self._cluster.wanted = wanted
         return self._cluster
 
 

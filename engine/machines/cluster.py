@@ -61,9 +61,22 @@ def check_cluster(profile: Profile, document: Document, run: Run, sizes: Collect
 
 @contextmanager
 def open_cluster(
-    profile: Profile, document: Document, run: Run, listener: Listener, logs: Path
+    profile: Profile,
+    document: Document,
+    run: Run,
+    listener: Listener,
+    logs: Path,
+    wanted: int | None,
 ) -> Iterator[Workers]:
     """Give the workers that a profile speaks of.
+
+    Args:
+        profile: that speaks of them.
+        document: that it stands in.
+        run: that uses them.
+        listener: told what tasks tell, and what becomes of workers.
+        logs: folder for the logs of jobs.
+        wanted: how many of them there is work for at first; as many as can be had when None.
 
     Raises:
         InputError: there is no such scheduler, or SLURM takes no such jobs.
@@ -96,6 +109,8 @@ def open_cluster(
                 lasting=True,
                 trouble=lambda: jobs.trouble,
                 dismiss=lambda worker, why: jobs.dismiss(cluster, worker, why),
+                at_most=profile.slurm.jobs * profile.slurm.workers_per_job,
+                wanted=wanted,
             )
             with jobs.kept(cluster, workers):
                 yield from _until_done(workers)

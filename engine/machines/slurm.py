@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shutil
 import subprocess
 import threading
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events import Listener, Note
-from engine.machines.submission import job_settings, reason
+from engine.machines.idleness import Idleness, is_of
+from engine.machines.submission import job_settings, reason, seconds
 from engine.machines.workers import Run, Workers
 
 if TYPE_CHECKING:
@@ -101,11 +103,15 @@ class SlurmJobs:
 
     @contextmanager
     def kept(self, cluster: SLURMCluster, workers: Workers) -> Iterator[None]:
-        """Keep as many jobs in the queue as the profile asks for, for the length of the block."""
-        n = self._slurm.jobs
+        """Keep jobs in the queue for the length of the block.
+
+        As many as the profile asks for, as SLURM takes, and as there is work for.
+        """
+        n = self._enough(workers)
         jobs = "a SLURM job" if n == 1 else f"{n} SLURM jobs"
         self._listener(Note(f"submitting {jobs} (logs: {self._logs})"))
         ended = threading.Event()
+        idleness = Idleness(workers, seconds(self._slurm.idle))
 
         def watch() -> None:
             seen: set[str] = set()
@@ -117,8 +123,11 @@ class SlurmJobs:
                     continue
                 seen |= {str(w["name"]) for w in workers.addresses().values()}
                 lost = self._lost(cluster, states, seen)
-                if not self.trouble and (lost or len(cluster.worker_spec) < self._wanted):
-                    cluster.loop.add_callback(_replace, cluster, lost, self._wanted)
+                enough = self._enough(workers)
+                if not self.trouble and (lost or len(cluster.worker_spec) < enough):
+                    cluster.loop.add_callback(_replace, cluster, lost, enough)
+                elif not self.trouble:
+                    self._give_back(cluster, workers, idleness, enough)
                 idle = 0.0 if "RUNNING" in states.values() else idle + LOOK_SECONDS
                 if idle > PATIENCE_SECONDS:
                     idle = -1e9  # once is enough
@@ -132,6 +141,26 @@ class SlurmJobs:
             ended.set()
             watcher.join(timeout=30)
 
+    def _enough(self, workers: Workers) -> int:
+        """Return how many jobs there should be: one at least, so that something goes on."""
+        if workers.wanted is None:
+            return self._wanted
+        return max(1, min(self._wanted, math.ceil(workers.wanted / self._slurm.workers_per_job)))
+
+    def _give_back(
+        self, cluster: SLURMCluster, workers: Workers, idleness: Idleness, enough: int
+    ) -> None:
+        """End jobs that have been idle for too long, where there are more than enough."""
+        jobs = dict(cluster.workers)
+        long = idleness.too_long(jobs, time.monotonic())[: max(0, len(jobs) - enough)]
+        for name in long:
+            workers.client.retire_workers(idleness.addresses(name))  # others take their results
+            _say("scancel", str(jobs[name].job_id))
+        if long:
+            what = "a SLURM job that was" if len(long) == 1 else f"{len(long)} SLURM jobs that were"
+            self._listener(Note(f"ended {what} idle for {self._slurm.idle}"))
+            cluster.loop.add_callback(_replace, cluster, long, enough)
+
     def dismiss(self, cluster: SLURMCluster, worker: str, why: str) -> None:
         """Cancel the job of a worker that cannot do this run's tasks, and shut its node out.
 
@@ -141,7 +170,7 @@ class SlurmJobs:
             why: what it lacks.
         """
         jobs = list(cluster.workers.items())
-        found = next((n for n, _ in jobs if worker == n or worker.startswith(f"{n}-")), None)
+        found = next((n for n, _ in jobs if is_of(worker, n)), None)
         if found is None or found in self._unfit:
             return
         self._unfit[found] = why
@@ -171,7 +200,7 @@ class SlurmJobs:
             self._wanted, self._more_at = len(states), now + MORE_SECONDS
             if not self._limit_told:
                 self._limit_told = True
-                took = f"SLURM took {len(states)} of {self._slurm.jobs} jobs"
+                took = f"SLURM took {len(states)} of {len(jobs)} jobs"
                 self._listener(Note(f"{took}: {self._refused[-1] if self._refused else ''}"))
         elif now >= self._more_at:
             self._wanted = self._slurm.jobs
@@ -181,7 +210,7 @@ class SlurmJobs:
     def _judge(self, lost: list[str], seen: set[str]) -> None:
         """Count jobs that ended before a worker did anything; too many of them are one trouble."""
         for name in lost:
-            reported = any(worker == name or worker.startswith(f"{name}-") for worker in seen)
+            reported = any(is_of(worker, name) for worker in seen)
             useful = reported and name not in self._unfit
             self._failures = 0 if useful else self._failures + 1
         if self._failures < FAILURES:
@@ -223,7 +252,7 @@ def _replace(cluster: SLURMCluster, gone: list[str], n: int) -> None:
     for name in gone:
         cluster.worker_spec.pop(name, None)
         cluster.workers.pop(name, None)
-    cluster.scale(jobs=n)
+    cluster.scale(jobs=max(n, len(cluster.worker_spec)))  # fewer would end any of them
 
 
 def _say(*command: str) -> str | None:

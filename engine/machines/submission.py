@@ -36,7 +36,7 @@ def reason(said: str) -> str:
 def job_settings(slurm: Slurm, name: str) -> dict[str, Any]:
     """Return what dask-jobqueue needs to know of a job."""
     threads = min(2, max(1, slurm.cores // slurm.workers_per_job))
-    lifetime = _seconds(slurm.time) - GRACE
+    lifetime = seconds(slurm.time) - GRACE
     return {
         "queue": slurm.partition,
         "account": slurm.account,
@@ -64,7 +64,7 @@ def job_settings(slurm: Slurm, name: str) -> dict[str, Any]:
     }
 
 
-def _seconds(time: str) -> int:
+def seconds(time: str) -> int:
     """Return the seconds of [days-]hours:minutes:seconds."""
     days, _, clock = time.rpartition("-")
     hours, minutes, seconds = map(int, clock.split(":"))
@@ -80,7 +80,7 @@ def try_submission(slurm: Slurm, document: Document) -> None:
     if shutil.which("sbatch") is None:
         what = "there is no sbatch here; submit from a machine of the cluster"
         raise InputError(document.problem(("slurm",), what))
-    if _seconds(slurm.time) < 2 * GRACE:
+    if seconds(slurm.time) < 2 * GRACE:
         what = f"too short: workers end {GRACE} s before it; give at least {2 * GRACE} s"
         raise InputError(document.problem(("slurm", "time"), what))
     here = psutil.net_if_addrs()

@@ -112,6 +112,8 @@ class Workers:
         client: a Dask client of theirs.
         run: the run.
         lasting: they come and go by themselves, so that having none is a reason to wait.
+        wanted: how many of them there is work for, so that no more are called or kept; as many as
+            can be had when None.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class Workers:
         lasting: bool = False,
         trouble: Callable[[], str | None] = lambda: None,
         dismiss: Callable[[str, str], None] | None = None,
+        at_most: int | None = None,
+        wanted: int | None = None,
     ):
         """Use workers for a run.
 
@@ -133,8 +137,11 @@ class Workers:
             trouble: says why no more of them come, None while they do.
             dismiss: given the name of a worker that cannot do this run's tasks, and why, where
                 another can be had in its place; gives trouble if too many cannot.
+            at_most: how many of them can be had, where that is known before they are there.
+            wanted: how many of them there is work for.
         """
         self.client, self.run, self.lasting = client, run, lasting
+        self.wanted, self._at_most = wanted, at_most
         self._listener, self._trouble, self._dismiss = listener, trouble, dismiss
         self._looked_at: set[str] = set()
         self._unfit: dict[str, str] = {}
@@ -333,6 +340,12 @@ class Workers:
         return {
             address: worker for address, worker in workers.items() if "model" in worker["resources"]
         }
+
+    def places(self) -> int:
+        """Return among how many of them work can be divided: those to be had, or that are there."""
+        if not self.lasting:
+            return 1
+        return self._at_most or max(1, len(self.fit()))
 
     def let_go(self) -> None:
         """End the models that the workers hold for this run."""

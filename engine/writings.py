@@ -1,0 +1,255 @@
+"""Has corpora written by models: those of one model together, divided among workers.
+
+A corpus is written by one worker, since its journal has one writer at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine import tasks
+from engine.child import ChildFailed
+from engine.events import Note
+from engine.generation.prompts import writing_to_json
+from engine.ledger import Ledger
+from engine.machines.workers import MODEL_SLOT, REST_SECONDS, TRIES, Workers
+from engine.plan import Stage
+from manifests.errors import InputError
+from store.atomic import write_text
+from store.fingerprint import fingerprint
+from store.journal import journal_fingerprint
+from store.mirror import forget
+from store.superseded import KEPT, keep_digests, put_aside
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+
+@dataclass
+class Share:
+    """Corpora that one worker writes with one load of their model.
+
+    Attributes:
+        ordered: each with the run that asks for it.
+        job: what a child needs to write them, in the same order.
+        failed: how often their writing failed since it last got on.
+        written: bytes in their journals when it last failed.
+    """
+
+    ordered: list[tuple[Ledger, Stage]]
+    job: dict[str, Any]
+    failed: int = 0
+    written: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one copy of the model takes."""
+        return int(self.job["model"]["tensor_parallel_size"])
+
+    def divided(self, n: int) -> list[Share]:
+        """Return shares for at most `n` workers, as even as whole corpora allow."""
+        sizes = [ledger.plan.n_texts(s.name, ledger.layout) or 0 for ledger, s in self.ordered]
+        largest = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+        parts: list[list[int]] = [[] for _ in range(min(n, len(sizes)))]
+        for i in largest:
+            min(parts, key=lambda part: sum(sizes[j] for j in part)).append(i)
+        corpora = self.job["corpora"]
+        return [
+            Share(
+                [self.ordered[i] for i in sorted(part)],
+                {**self.job, "corpora": [corpora[i] for i in sorted(part)]},
+            )
+            for part in parts
+        ]
+
+    def fail(self, error: Exception) -> None:
+        """Let all of them fail."""
+        for ledger, stage in self.ordered:
+            with ledger.failing([stage.id]):
+                raise error
+
+    def count_failure(self) -> int:
+        """Count a failure, and return how many there were since the journals last grew."""
+        files = (ledger.layout.journal(stage.name) for ledger, stage in self.ordered)
+        before, self.written = self.written, sum(f.stat().st_size for f in files if f.is_file())
+        self.failed = 1 if self.written > before else self.failed + 1
+        return self.failed
+
+
+def writer_of(ledger: Ledger, stage: Stage) -> str:
+    """Return what has to be loaded to write a corpus, for telling who can share a load."""
+    writing = ledger.plan.study.writing[stage.name]
+    entry = ledger.plan.study.manifest.models[writing.spec.model]
+    folder = ledger.folders[writing.spec.model]
+    return fingerprint([folder, entry.model_dump(mode="json"), writing.chat_template])
+
+
+def share_of(ordered: Sequence[tuple[Ledger, Stage]]) -> Share:
+    """Return corpora of one model with what a child needs to write them, its context left open."""
+    first, stage = ordered[0]
+    writing = first.plan.study.writing[stage.name]
+    model = writing.spec.model
+    corpora = [
+        {
+            "stage": f"{ledger.label}{stage.id}",
+            "name": stage.name,
+            "journal": str(ledger.layout.journal(stage.name).resolve()),
+            "stories": str(ledger.layout.stories(stage.name).resolve()),
+            "fingerprint": ledger.plan.journal_key(stage.name),
+            "writing": writing_to_json(ledger.plan.study.writing[stage.name]),
+        }
+        for ledger, stage in ordered
+    ]
+    job = {
+        "log": str(first.layout.logs.resolve() / f"write-{model}.log"),
+        "model": {
+            **first.plan.study.manifest.models[model].model_dump(mode="json"),
+            "name": model,
+            "folder": first.folders[model],
+            "chat_template": writing.chat_template,
+        },
+        "corpora": corpora,
+    }
+    return Share(list(ordered), job)
+
+
+def measure(writers: Workers, shares: Sequence[Share]) -> list[Share]:
+    """Ask models what context they need to write their corpora.
+
+    Returns:
+        Those that can write, their context filled in. Others have failed.
+
+    Raises:
+        InputError: a model cannot take the requests.
+    """
+    asked = [  # the first writer's process is then the one that is up
+        (share, writers.submit(tasks.measure_prompts, share.job, resources=MODEL_SLOT))
+        for share in reversed(shares)
+    ]
+    able = []
+    for share, future in asked:
+        context = _measured(writers, future, share)
+        if context is not None:
+            share.job["model"]["context"] = context
+            able.append(share)
+    return able[::-1]
+
+
+def _measured(writers: Workers, future: Future, share: Share) -> int | None:
+    """Return the context in tokens that a share needs, None after failing its stages.
+
+    Raises:
+        InputError: the model cannot take the requests.
+    """
+    from distributed import KilledWorker
+
+    try:
+        found = writers.insist(
+            future, lambda: writers.submit(tasks.measure_prompts, share.job, resources=MODEL_SLOT)
+        )
+    except (ChildFailed, tasks.WorkerUnfit, KilledWorker) as error:
+        share.fail(error)
+        return None
+    if problem := found.get("problem"):
+        owners = {f"{ledger.label}{stage.id}": ledger for ledger, stage in share.ordered}
+        owner = owners[found.get("stage", next(iter(owners)))]
+        document = owner.plan.study.document
+        raise InputError(document.problem(tuple(problem["path"]), problem["what"]))
+    return int(found["context"])
+
+
+def write(writers: Workers, shares: Sequence[Share]) -> None:
+    """Have corpora written; where there are more workers than models, those of one by several."""
+    n = max(1, writers.places() // len(shares))
+    parts = [share.divided(n) for share in shares]
+    running: dict[Future, Share] = {}
+    for number in range(n):  # a share of each first, so that workers begin with different models
+        for share in [part[number] for part in parts if number < len(part)]:
+            for ledger, stage in share.ordered:
+                begin_corpus(ledger, stage)
+            running[_submit(writers, share, priority=-len(running))] = share
+    while running:
+        writers.wanted = len(running)
+        future = next(writers.completed(running))
+        share = running.pop(future)
+        if writers.gave_back(future.exception()) and share.count_failure() < TRIES:
+            time.sleep(REST_SECONDS)
+            running[_submit(writers, share)] = share
+        else:
+            _settle(future, share)
+
+
+def _submit(writers: Workers, share: Share, **options: Any) -> Future:
+    return writers.submit(tasks.write_corpora, share.job, resources=MODEL_SLOT, **options)
+
+
+def _settle(future: Future, share: Share) -> None:
+    """Enter the end of corpora that are written."""
+    try:
+        results = future.result()
+    except Exception as error:
+        share.fail(error)
+        return
+    started = time.monotonic() - results["seconds"]
+    for ledger, stage in share.ordered:
+        with ledger.failing([stage.id]):
+            figures = results["corpora"][f"{ledger.label}{stage.id}"]
+            given_up = figures.pop("given_up")
+            if given_up:
+                ledger.fail(stage.id, _list_given_up(ledger, stage.name, given_up, figures["kept"]))
+            else:
+                ledger.finish(stage, started, figures, identity=figures.pop("identity"))
+
+
+def _list_given_up(ledger: Ledger, corpus: str, given_up: dict[str, str], kept: int) -> str:
+    """Write down what a corpus lacks and why; return it in a sentence."""
+    rows = [["request", "reason"], *([request, why] for request, why in given_up.items())]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    file = ledger.layout.given_up(corpus)
+    write_text(file, text.getvalue())
+    checks = Counter(why.partition(":")[0] for why in given_up.values())
+    reasons = ", ".join(f"{check} {n}" for check, n in checks.most_common())
+    return (
+        f"texts refused too often: {len(given_up)} (the last time for {reasons}; all in {file}); "
+        f"{kept} texts are kept; raise attempts or relax a check, and run again"
+    )
+
+
+def begin_corpus(ledger: Ledger, stage: Stage) -> None:
+    """Forget what was derived from a corpus that is to be written.
+
+    Its description, too: a corpus that comes out the same would not be described again.
+    """
+    keep_digests(ledger.layout, stage.name)
+    ledger.begin(stage)
+    forget(ledger.layout, "describe", "all")
+    claim_corpus_folder(ledger, stage)
+    for derived in (ledger.layout.stories, ledger.layout.flagged, ledger.layout.given_up):
+        derived(stage.name).unlink(missing_ok=True)
+    (ledger.layout.corpus(stage.name) / KEPT).unlink(missing_ok=True)
+
+
+def claim_corpus_folder(ledger: Ledger, stage: Stage) -> None:
+    """Move a corpus of other settings aside, and bring one of these settings back."""
+    folder = ledger.layout.corpus(stage.name)
+    found = journal_fingerprint(ledger.layout.journal(stage.name))
+    wanted = ledger.plan.journal_key(stage.name)
+    if found == wanted:
+        return
+    if found is not None:
+        aside = put_aside(ledger.layout, stage.name, found)
+        ledger.listener(Note(f"{stage.name}: the corpus of other settings went to {aside}"))
+    earlier = ledger.layout.superseded(stage.name, wanted)
+    if earlier.exists():
+        if folder.exists():  # an imported corpus: made again from its files at any time
+            shutil.rmtree(folder)
+        earlier.rename(folder)
+        ledger.listener(Note(f"{stage.name}: an earlier corpus of these settings is back"))
