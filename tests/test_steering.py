@@ -24,8 +24,16 @@ from safetensors.numpy import load_file
 from scipy.stats import linregress, page_trend_test, ttest_1samp
 
 from analysis.contrasts import contrast
-from analysis.effect_tests import against_controls, effect_tables, holm, reached, transfers
+from analysis.effect_tests import (
+    SIGNIFICANT,
+    against_controls,
+    effect_tables,
+    holm,
+    reached,
+    transfers,
+)
 from analysis.effects import MEASURES, UNSTEERED, SteeredCell, _monotone, effects, trends
+from analysis.figures.labels import decimal
 from analysis.figures.palette import contrast as contrast_of
 from analysis.figures.steering import SHOWN, dose_response, dose_rows, effect_figures, transfer
 from analysis.paging import effect_pages
@@ -711,6 +719,20 @@ def test_doses_are_drawn_on_one_scale_a_measure_with_units_and_tested_strengths(
     assert "mean norm of a token's residual" in figure.get_suptitle()
 
 
+def test_what_an_emotion_does_is_drawn_without_its_own_words() -> None:
+    table = doses([("m", "c")], ["valence", "sad"])
+    with_own = (table["direction"] == "sad") & (table["measure"] == "log_odds")
+    other = table[with_own].assign(measure="log_odds_other", change=table["strength"] / 2)
+    figure = dose_response(pd.concat([table, other]), dose_rows(table), "n")
+    valence, sad = np.reshape(figure.axes, (2, len(SHOWN)))
+    for row, direction, factors in ((valence, "valence", (3, 7)), (sad, "sad", (0.5, 0.5))):
+        own = [line for line in row[0].lines if line.get_marker() not in ("None", "")]
+        for line, factor in zip(own, factors, strict=True):
+            assert_allclose(line.get_ydata(), factor * line.get_xdata())
+        without = "without its own words" in row[0].get_ylabel()
+        assert without == (direction == "sad")
+
+
 def test_strengths_that_would_touch_are_not_named() -> None:
     table = doses([("m", "c")], ["valence"])
     close = pd.concat([table, table[table["strength"] == 0.1].assign(strength=0.12)])
@@ -748,6 +770,7 @@ def test_pictures_of_steering_are_paged_as_the_plan_counts_them() -> None:
 
 def test_transfer_draws_the_table_and_names_what_it_is() -> None:
     moved = transfers(moved_cell()).assign(model="m", corpus="c")
+    moved["random_p"] = np.where(moved["layer"] == moved["layer"].max(), 0.8, 0.01)
     figure = transfer(moved)
     effect, cosine = figure.axes[:2]
     table = moved[moved["measure"] == "log_odds"]
@@ -758,7 +781,12 @@ def test_transfer_draws_the_table_and_names_what_it_is() -> None:
             *("added at layer", "direction taken from layer"),
         )
     assert [ax.get_ylabel() for ax in figure.axes[2:]] == ["change of log-odds (nats)", "cosine"]
-    assert "Spearman's rho with the effects" in cosine.get_title(loc="left")
+    said = cosine.get_title(loc="left")
+    own = table[(table["source_layer"] == table["layer"]) & (table["random_p"] < SIGNIFICANT)]
+    assert 0 < len(own) < table["layer"].nunique()
+    rho = reached(table).set_index("layer")["rho"][own["layer"]].median()
+    assert f"Spearman's rho with the effects in a layer: {decimal(rho)} (median" in said
+    assert f"of {len(own)} of {table['layer'].nunique()} layers" in said
 
 
 def test_a_picture_on_the_page_takes_less_room_and_shows_the_same() -> None:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.effect_tests import reached
-from analysis.effects import is_control
+from analysis.effect_tests import SIGNIFICANT, reached
+from analysis.effects import OTHER, is_control
 from analysis.figures.labels import decimal
 from analysis.figures.style import LINES, MARKERS, entry, numbered, settle, signed_look, styled
 from analysis.paging import ROWS_ON_A_PAGE, pages_of
@@ -55,7 +55,8 @@ def dose_response(steering: pd.DataFrame, rows: Sequence[Row], norms: str) -> Fi
     """Draw each measure's change over strength: a row for each cell and direction, a line a layer.
 
     A column has one scale. Bands are 95 % intervals over prompts. Grey lines are random directions
-    of the same length, at every layer.
+    of the same length, at every layer. What an emotion's direction does to words is drawn without
+    the emotion's own, as tables and page have it.
 
     Args:
         steering: the table of that name.
@@ -72,9 +73,14 @@ def dose_response(steering: pd.DataFrame, rows: Sequence[Row], norms: str) -> Fi
     look = {layer: _look(at, len(layers)) for at, layer in enumerate(layers)}
     for line, (model, corpus, direction) in zip(axes, rows, strict=False):
         cell = steered[(steered["model"] == model) & (steered["corpus"] == corpus)]
+        own = cell[cell["direction"] == direction]
+        without = [measure for measure in SHOWN if (own["measure"] == measure + OTHER).any()]
         for ax, measure in zip(line, SHOWN, strict=True):
-            _curves(ax, cell[cell["measure"] == measure], direction, look)
-        line[0].set_ylabel(f"along {direction}\n{model}\n@{corpus}")
+            _curves(ax, cell[cell["measure"] == measure], None, look)
+            name = measure + OTHER if measure in without else measure
+            _curves(ax, own[own["measure"] == name], direction, look)
+        others = "\nwithout its own words" if without else ""
+        line[0].set_ylabel(f"along {direction}{others}\n{model}\n@{corpus}")
     for ax, name in zip(axes[0], SHOWN.values(), strict=True):
         ax.set_title(name.format(norms=norms))
     strengths = sorted({float(s) for s in steered["strength"]})
@@ -110,11 +116,14 @@ def transfer(transfers: pd.DataFrame) -> Figure:
             ax.set_axis_off()
             ax.text(0.5, 0.5, "no transfer was asked for", ha="center", transform=ax.transAxes)
     for line, ((model, corpus, direction, strength), cell) in zip(axes, rows, strict=False):
-        rho = decimal(reached(cell)["rho"].median())
+        found = reached(cell)
+        works = found[found["random_p"] < SIGNIFICANT]
         titles = {
             "effect": f"{model}@{corpus}\n{direction}, ±{strength:g}: self-reports",
-            "cosine": "of the two layers' directions\nSpearman's rho with the effects in a layer: "
-            f"{rho} (median)",
+            "cosine": "cosine of the two layers' directions\n"
+            "Spearman's rho with the effects in a layer: "
+            f"{decimal(works['rho'].median())} (median\nof {len(works)} of {len(found)} layers "
+            "whose own direction works)",
         }
         for ax, (name, title) in zip(line, titles.items(), strict=True):
             grid = cell.pivot(index="source_layer", columns="layer", values=name)
@@ -170,15 +179,17 @@ def _transfer_pages(transfers: pd.DataFrame) -> Iterator[Figure]:
         yield figure
 
 
-def _curves(ax: Axes, cell: pd.DataFrame, direction: str, look: dict[int, dict[str, Any]]) -> None:
-    base = cell[cell["direction"] == ""]
-    added = cell[cell["direction"] != ""]
-    for (name, layer), found in added.groupby(["direction", "layer"]):
-        if name != direction and not is_control(str(name)):
-            continue
-        line = pd.concat([base, found]).sort_values("strength")
+def _curves(
+    ax: Axes, cell: pd.DataFrame, direction: str | None, look: dict[int, dict[str, Any]]
+) -> None:
+    """Draw a direction's curve for each layer, or those of all controls where it is None."""
+    unsteered = {"strength": [0.0], "change": [0.0], "change_low": [0.0], "change_high": [0.0]}
+    mine = cell["direction"].map(lambda name: is_control(name) if direction is None else True)
+    added = cell[mine.astype(bool) & (cell["layer"] >= 0)]
+    for (_, layer), found in added.groupby(["direction", "layer"]):
+        line = pd.concat([pd.DataFrame(unsteered), found]).sort_values("strength")
         line = line.fillna({"change_low": line["change"], "change_high": line["change"]})
-        if is_control(str(name)):
+        if direction is None:
             ax.plot(line["strength"], line["change"], color="0.75", linewidth=0.6, zorder=1)
             continue
         own = look[int(str(layer))]
