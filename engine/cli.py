@@ -6,6 +6,7 @@ Exit 0 done, 1 failed, 2 bad input, 130 interrupted and resumable by the same co
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import json
 import os
 import signal
@@ -193,7 +194,7 @@ def plan(
     shares, where = _shares(utilisation), _where(None, profile)
     from engine.costs import check_fit, plan_costs
     from engine.costs.memory import room_of
-    from engine.costs.show import cost_rows, print_costs, print_fit, print_job_sizes
+    from engine.costs.show import cost_rows, phases_on, print_costs, print_fit, print_jobs
     from engine.job import open_job, require_distinct
     from engine.models import remote_code
     from engine.summary import print_status
@@ -209,7 +210,9 @@ def plan(
     except InputError as error:
         refusal = error
     if as_json:
-        _print_json(jobs, {**cost_rows(costs, shares), "refused": refusal and str(refusal)})
+        phases = [dataclasses.asdict(p) for p in phases_on(place, costs, shares, studies)]
+        rows = cost_rows(costs, shares)
+        _print_json(jobs, {**rows, "phases": phases, "refused": refusal and str(refusal)})
     else:
         console = _console()
         labels = [f"{job.layout.run_name}/" if len(jobs) > 1 else "" for job in jobs]
@@ -227,7 +230,7 @@ def plan(
             console.print(
                 f"{todo} of {len(job.statuses)} stages to do in {job.layout.run}", soft_wrap=True
             )
-        print_job_sizes(console, studies, place)
+        print_jobs(console, costs, shares, studies, place)
         if refusal is None and any(job.models("run") for job in jobs):
             print_fit(console, costs.needs, room_of(place), costs.unknown)
     if refusal is not None:

@@ -20,8 +20,9 @@ import yaml
 from engine.costs import disk_needs, memory, plan_costs
 from engine.costs.architecture import architecture, read_architecture
 from engine.costs.disk import Disk, disk_refusals
+from engine.costs.elapsed import Elapsed, elapsed
 from engine.costs.host import ANALYST, DRAW_SECONDS, LAYER_SECONDS, host_needs
-from engine.costs.machines import GPUS, Gpu, gpu_hours, gpu_of
+from engine.costs.machines import GPUS, Gpu, Shares, gpu_hours, gpu_of
 from engine.costs.memory import (
     PROGRAM,
     SEQUENCES,
@@ -41,7 +42,7 @@ from engine.generation.demand import Demand
 from engine.job import Job, open_job
 from engine.summary import human_bytes
 from manifests import load_study
-from manifests.profile import read_profile
+from manifests.profile import Slurm, read_profile
 from manifests.resolve import Study
 from store.corpus import seal_corpus
 from store.journal import Journal, read_journal
@@ -400,10 +401,44 @@ def test_many_models_are_costed_by_model(
     assert "shared by" not in on_jobs.stderr
     said = "is spread over 4 GPUs: jobs of 4 GPUs, 64 cores and 480GB, 2 at once"
     assert on_jobs.stdout.count(said) == 2
+    (lasting,) = [line for line in on_jobs.stdout.splitlines() if line.startswith("on 8 jobs")]
+    assert re.match(r"on 8 jobs of a GPU \(A100-80GB\): about [0-9.]+ min of writing", lasting)
+    assert "of reading; the queue and the loading of models come on top" in lasting
     free = re.compile(r"[0-9.,]+ GB are free")  # others may write to the disk meanwhile
     assert free.sub("", answer["refused"]).splitlines() == [free.sub("", line) for line in told]
     every = emovec("plan", manifest, "--root", tmp_path, "--all", check=2).stdout
     assert every.count("\nextract:") == 200
+
+
+def test_work_on_jobs_lasts_as_long_as_its_longest_part_at_least() -> None:
+    """A corpus is one worker's; shards are everybody's; larger jobs come after the others."""
+    slurm = Slurm(jobs=4, gpus=1, gpu="A100-80GB")
+    hour = 3600 * 312e12 / 2  # operations of a GPU at half of its peak
+
+    def work(stage: str, model: str, hours: float | None) -> Work:
+        flops = None if hours is None else hours * hour
+        writes = stage.startswith("generate")
+        return Work(stage, model, "bfloat16", writes, 1, 1.0, None, flops, "expected")
+
+    works = [
+        work("generate:a", "small", 100.0),
+        work("generate:b", "small", 20.0),
+        work("extract:small@a", "small", 40.0),
+        work("extract:large@a", "large", 16.0),
+        work("extract:other@a", "small", None),
+        dataclasses.replace(work("extract:small@b", "small", 99.0), source="done"),
+    ]
+    found = list(elapsed(works, {"small": 1, "large": 4}, slurm, Shares(0.5, 0.5)))
+    assert found == [
+        Elapsed("writing", pytest.approx(100), pytest.approx(100), True),
+        Elapsed("reading", pytest.approx(40 / 4 + 16 / 4), 0.0, False),
+    ]
+    even = [work(f"generate:{n}", "small", 20.0) for n in range(8)]
+    (writing,) = elapsed(even, {"small": 1}, slurm, Shares(0.5, 0.5))
+    assert (writing.hours, writing.alone) == (pytest.approx(40), pytest.approx(20))
+    two = slurm.model_copy(update={"gpus": 2})
+    (writing,) = elapsed(works[:2], {"small": 1}, two, Shares(0.5, 0.5))
+    assert writing.hours == pytest.approx(50)  # a copy of the model on each of its GPUs
 
 
 def test_what_another_journal_of_the_model_kept_is_expected(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.costs import Costs
+from engine.costs.elapsed import Elapsed, elapsed
 from engine.costs.host import Host
 from engine.costs.machines import GPUS, Gpu, Shares, gpu_hours
 from engine.costs.memory import MEMORY_SHARE, Need, Room
@@ -76,17 +77,49 @@ def print_costs(console: Console, costs: Costs, shares: Shares, manifests: Seque
         _print_host(console, costs.host)
 
 
-def print_job_sizes(console: Console, studies: Sequence[Study], profile: Profile | None) -> None:
-    """Print which models get jobs of their own, larger ones or of fewer workers.
+def phases_on(
+    profile: Profile | None, costs: Costs, shares: Shares, studies: Sequence[Study]
+) -> list[Elapsed]:
+    """Return how long each phase lasts on a profile's jobs; nothing where it names no GPUs."""
+    slurm = None if profile is None else profile.slurm
+    if slurm is None or not slurm.gpus or slurm.gpu is None:
+        return []
+    gpus = {  # by the names that models have in `Costs`
+        f"{study.manifest.name}/{name}" if len(studies) > 1 else name: entry.tensor_parallel_size
+        for study in studies
+        for name, entry in study.manifest.models.items()
+    }
+    return list(elapsed(costs.works, gpus, slurm, shares))
+
+
+def print_jobs(
+    console: Console,
+    costs: Costs,
+    shares: Shares,
+    studies: Sequence[Study],
+    profile: Profile | None,
+) -> None:
+    """Print which models get jobs of their own, and how long the work takes on all jobs.
 
     Args:
         console: to print on.
+        costs: of all plans.
+        shares: of a GPU's peak that reading and writing are taken to reach.
         studies: that have the models.
         profile: of the jobs; this machine when None.
     """
     slurm = None if profile is None else profile.slurm
     if slurm is None:
         return
+    phases = phases_on(profile, costs, shares, studies)
+    if any(phase.hours for phase in phases):
+        each = "a GPU" if slurm.gpus == 1 else f"{slurm.gpus} GPUs"
+        jobs = "1 job" if slurm.jobs == 1 else f"{slurm.jobs} jobs"
+        console.print(
+            f"on {jobs} of {each} ({slurm.gpu}): {', '.join(map(_lasting, phases))}; the queue "
+            "and the loading of models come on top",
+            soft_wrap=True,
+        )
     for study in studies:
         for name, entry in study.manifest.models.items():
             gpus = entry.tensor_parallel_size
@@ -98,6 +131,13 @@ def print_job_sizes(console: Console, studies: Sequence[Study], profile: Profile
                     soft_wrap=True,
                     markup=False,
                 )
+
+
+def _lasting(phase: Elapsed) -> str:
+    hours = f"{'about' if phase.known else 'at least'} {_duration(phase.hours)} of {phase.phase}"
+    if 0 < phase.alone == phase.hours:
+        return f"{hours} (the longest by itself)"
+    return hours
 
 
 def print_fit(console: Console, needs: Sequence[Need], room: Room, unknown: Sequence[str]) -> None:
