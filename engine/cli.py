@@ -5,22 +5,17 @@ Exit 0 done, 1 failed, 2 bad input, 130 interrupted and resumable by the same co
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import json
-import os
-import signal
-import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmarks.suite import PARTS
 from engine.costs.machines import READING, WRITING
+from engine.ending import INTERRUPTED, leave, run_program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,12 +67,6 @@ EveryStage = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 RUNS = "runs"
-INTERRUPTED = 130
-AGAIN_SECONDS = 0.5
-_over = threading.Event()
-"""Set when there is nothing left to interrupt."""
-_interrupted = threading.Event()
-"""Set when the command leaves because it was interrupted."""
 
 
 @app.command()
@@ -395,7 +384,7 @@ def read(
     try:
         read_emotions(request)
     except KeyboardInterrupt:
-        _die("interrupted; no file was written, and the same command begins anew", INTERRUPTED)
+        leave("interrupted; no file was written, and the same command begins anew", INTERRUPTED)
 
 
 @app.command()
@@ -602,86 +591,9 @@ def _console() -> Console:
     return console
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    again = threading.Timer(AGAIN_SECONDS, _insist, [signum])
-    again.daemon = True
-    again.start()
-    raise KeyboardInterrupt
-
-
-def _insist(signum: int) -> None:
-    """Interrupt again where the first time was swallowed, as by a bare `except` of a library.
-
-    While things are brought to their end, the interruption is what they are ended by: it is the
-    exception that is handled, or lies behind that.
-    """
-    found: Any = sys._current_exceptions().get(threading.main_thread().ident)
-    ending = found[1] if isinstance(found, tuple) else found  # until Python 3.12
-    while ending is not None and not isinstance(ending, KeyboardInterrupt):
-        ending = ending.__context__
-    if ending is None and not _over.is_set():
-        os.kill(os.getpid(), signum)
-
-
 def main() -> None:
-    """Run the command line; every error a person can mend is one line, without a traceback."""
-    atexit.register(_leave)  # before all others, so that it comes last
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        code = app(standalone_mode=False)  # typer turns an interruption into code 130, if it can
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Exception as error:
-        known = _known_error(error)
-        if known is None:
-            raise
-        _die(*known)
-    finally:
-        _over.set()
-    if code == INTERRUPTED:
-        _die("interrupted; the same command goes on from here", code)
-    sys.exit(code)
-
-
-def _leave() -> None:
-    """Leave with code 130, which Python does not where it ran a string when it was interrupted.
-
-    It takes the interruption for one that nobody handled, and ends by the signal.
-    """
-    if _interrupted.is_set():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-
-
-def _known_error(error: Exception) -> tuple[str, int] | None:
-    """Return the words and exit code of an error that needs no traceback."""
-    from typer.exceptions import TyperException
-
-    from manifests.errors import InputError
-
-    if isinstance(error, InputError):
-        return str(error), 2
-    if isinstance(error, TyperException):
-        return error.format_message(), 2
-    from engine.machines.workers import ClusterGone
-    from engine.models import ModelUnavailable
-    from store.lock import RunLocked
-    from store.places import StoreRefused
-
-    if isinstance(error, RunLocked | ModelUnavailable | ClusterGone | StoreRefused | OSError):
-        return str(error), 1
-    return None
-
-
-def _die(message: str, code: int) -> Any:
-    sys.stdout.flush()
-    if message:
-        print(message, file=sys.stderr)
-    if code == INTERRUPTED:
-        _interrupted.set()
-    sys.exit(code)
+    """Run the command line."""
+    run_program(lambda: app(standalone_mode=False))
 
 
 if __name__ == "__main__":

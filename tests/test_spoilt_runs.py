@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.cli import _known_error
 from engine.costs import plan_costs
 from engine.costs.machines import Shares
 from engine.costs.show import print_costs
+from engine.ending import known_error
 from engine.job import Job
 from engine.summary import about_tables, print_results, print_status, print_summary
 from engine.verification import repair as repairing
@@ -132,7 +132,7 @@ def test_a_flipped_bit_in_metadata_or_a_record_is_no_traceback(run: Run) -> None
             try:
                 look_at(run)
             except Exception as error:
-                said, code = _known_error(error) or pytest.fail(f"{file}, bit {bit}: {error!r}")
+                said, code = known_error(error) or pytest.fail(f"{file}, bit {bit}: {error!r}")
                 assert code == 2
                 assert said.startswith(f"{file}: damaged or gone; after `emovec verify MANIFEST -")
                 refused += 1
