@@ -37,7 +37,7 @@ VERSIONS = {
     "figures": 8,
     "steer": 2,
     "effects": 4,
-    "page": 7,
+    "page": 8,
 }
 """A stage's version goes up when its code gives other output for the same settings."""
 
@@ -361,7 +361,7 @@ class Plan:
             settings = {
                 "model": self.models[cell.model],
                 "dtype": entry.dtype,
-                "scoring_dtype": manifest.extraction.dtype,
+                "scoring_dtype": manifest.extraction_of(cell.model).dtype,
                 "chat_template_kwargs": entry.chat_template_kwargs,
                 "chat_template": steered.chat_templates.get(cell.model),
                 "prompts": vars(steered.prompts),

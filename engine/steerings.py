@@ -167,7 +167,7 @@ def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:
             "folder": ledger.folders[cell.model],
             "chat_template": steered.chat_templates.get(cell.model),
         },
-        "scoring_dtype": manifest.extraction.dtype,
+        "scoring_dtype": manifest.extraction_of(cell.model).dtype,
         "spec": spec.model_dump(mode="json"),
         "prompts": vars(steered.prompts),
         "layers": layers,

@@ -125,7 +125,7 @@ class ModelEntry(Strict):
     """Commit, tag or branch of the `hf` repository. Without it, the commit in this machine's cache
     counts, or the newest one where there is none."""
     dtype: Dtype = "bfloat16"
-    """Precision for writing stories. Reading has its own: `extraction.dtype`."""
+    """Precision for writing stories; reading has its own (`reading_dtype`)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave off unless you have read that code."""
     weights: Literal["trained", "random"] = "trained"
@@ -142,6 +142,9 @@ class ModelEntry(Strict):
     """Share of a GPU's memory that vLLM may take; a GPU with less of it free counts as taken."""
     backend: Literal["transformer_lens", "vllm"] | None = None
     """Who reads with this model; `extraction.backend` when absent."""
+    reading_dtype: Dtype | None = None
+    """Precision for reading with this model; `extraction.dtype` when absent. So one model may be
+    read in two precisions, side by side under two names."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """Stories written at once; left to vLLM (64 on a CPU) when absent."""
     max_model_len: int | None = Field(default=None, ge=64)
@@ -631,6 +634,7 @@ class Manifest(Strict):
     """What the page carries."""
 
     def extraction_of(self, model: str) -> Extraction:
-        """Return how a model reads: the manifest's section with the model's own backend."""
-        backend = self.models[model].backend or self.extraction.backend
-        return self.extraction.model_copy(update={"backend": backend})
+        """Return how a model reads: the manifest's section with the model's own settings."""
+        entry = self.models[model]
+        own = {"backend": entry.backend, "dtype": entry.reading_dtype}
+        return self.extraction.model_copy(update={k: v for k, v in own.items() if v is not None})

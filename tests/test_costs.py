@@ -281,7 +281,7 @@ def test_memory_is_held_to_all_that_is_in_it_at_once(
     whole = need("big", size, False, "float32", 512, windows=3, layers=81)
     told = refused(study, whole, room=Room("a machine", half.host(on_gpus=False), 0, None))
     fitting = f"{half.host(on_gpus=False) / 1e9:,.1f} GB: fits"
-    assert told.endswith(f"; `extraction.dtype: bfloat16` would take {fitting}")
+    assert told.endswith(f"; `models.big.reading_dtype: bfloat16` would take {fitting}")
     vectors = refused(study, whole, room=Room("a node", beside - 1, 8, 80 * 2**30))
     assert "take 143.3 GB on each of 1 GPUs" not in vectors
     assert "on each of 1 GPUs" in vectors, "what does not fit onto the GPUs comes first"
@@ -314,10 +314,10 @@ def test_gpus_that_are_too_small_are_refused_with_what_would_do(
     assert "shared by 4 GPUs, this machine has 2" in refused(study(4), reads)
     whole = need("big", size, False, "float32", 512)
     told = refused(study(2), whole)
-    assert told.endswith("; `extraction.dtype: bfloat16` would take 72.7 GB: fits")
+    assert told.endswith("; `models.big.reading_dtype: bfloat16` would take 72.7 GB: fits")
     told = refused(study(1), whole)
     assert told.endswith(
-        "; `extraction.dtype: bfloat16` with tensor_parallel_size: 2 would fit, "
+        "; `models.big.reading_dtype: bfloat16` with tensor_parallel_size: 2 would fit, "
         "tensor_parallel_size: 4 would fit"
     )
     profile, _ = read_profile("slurm-a100")

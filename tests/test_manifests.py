@@ -231,5 +231,8 @@ def test_a_model_may_have_a_reader_of_its_own(tmp_path: Path, tiny_model: Path) 
     assert same == plain
     changed = {key for key, value in other.items() if value != plain[key]}
     assert changed == {"extract:one@own", "analyze:one@own"}
+    halved = {key for key, v in stages(reading_dtype="bfloat16").items() if v != plain[key]}
+    assert halved == changed
+    assert stages(reading_dtype="float32") == plain
     with pytest.raises(InputError, match=r"models\.one\.backend"):
         stages(backend="hands")

@@ -46,6 +46,7 @@ MANIFEST: dict[str, Any] = {
             "weights": "random",
             "dtype": "float32",
             "backend": "vllm",
+            "reading_dtype": "bfloat16",
         },
     },
     "corpora": {
@@ -364,7 +365,7 @@ def test_methods_are_those_of_the_manifest(page: str) -> None:
         f"house/large, revision abc123{34 * '0'}, random weights of its configuration (seed 0)",
         "topics of its own (2), 3 topics for each emotion",
         "Seed 42, temperature 0.8",
-        "read with transformer_lens (small); vllm (large) in float32",
+        "read with transformer_lens in float32 (small); vllm in bfloat16 (large)",
         "no-first = [1, 90), each token divided by its root mean square",
         "reading: torch 2.13.0, zarr 3.1.6",
         "Imported from tales.jsonl",

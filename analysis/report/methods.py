@@ -43,7 +43,7 @@ def methods(run: RunContent) -> list[Part]:
     parts = [
         Part("Models", tuple(_model(n, e, known.get(n, {}), n in wrote) for n, e in given.items())),
         *(_corpus(run, name, entry) for name, entry in manifest["corpora"].items()),
-        Part("Reading", tuple(_reading(manifest["extraction"], _backends(manifest)))),
+        Part("Reading", tuple(_reading(manifest["extraction"], _readers(manifest)))),
         Part("Analysis", tuple(_analysis(run, manifest["analysis"]))),
     ]
     if manifest.get("steering"):
@@ -109,8 +109,8 @@ def citations(runs: list[RunContent]) -> list[Source]:
                 "https://doi.org/10.3758/s13428-018-1099-3",
             )
         )
-    backends = {backend for run in runs for backend in _backends(run.manifest)}
-    if "transformer_lens" in backends:
+    readers = " ".join(reader for run in runs for reader in _readers(run.manifest))
+    if "transformer_lens" in readers:
         sources.append(
             Source(
                 "TransformerLens, which read the stories.",
@@ -118,7 +118,7 @@ def citations(runs: list[RunContent]) -> list[Source]:
             )
         )
     wrote = any("generate" in c for run in runs for c in run.manifest["corpora"].values())
-    if wrote or "vllm" in backends:
+    if wrote or "vllm" in readers:
         sources.append(
             Source(
                 "Kwon et al. (2023). Efficient memory management for large language model serving "
@@ -176,25 +176,26 @@ def _corpus(run: RunContent, name: str, entry: dict[str, Any]) -> Part:
     return Part(f"Corpus {name}", tuple(lines), tuple(content.prompts.items()))
 
 
-def _backends(manifest: dict[str, Any]) -> dict[str, list[str]]:
-    """Return who reads, each with the models that it reads with."""
+def _readers(manifest: dict[str, Any]) -> dict[str, list[str]]:
+    """Return who reads in which precision, each with the models that it reads with."""
     found: dict[str, list[str]] = {}
     for name, entry in manifest["models"].items():
         backend = entry.get("backend") or manifest["extraction"]["backend"]
-        found.setdefault(backend, []).append(name)
+        dtype = entry.get("reading_dtype") or manifest["extraction"]["dtype"]
+        found.setdefault(f"{backend} in {dtype}", []).append(name)
     return found
 
 
-def _reading(spec: dict[str, Any], backends: dict[str, list[str]]) -> list[str]:
+def _reading(spec: dict[str, Any], readers: dict[str, list[str]]) -> list[str]:
     windows = ", ".join(map(window_name, spec["windows"]))
     layers = spec["layers"] if spec["layers"] == "all" else ", ".join(map(str, spec["layers"]))
-    readers = "; ".join(
-        backend if len(backends) == 1 else f"{backend} ({', '.join(models)})"
-        for backend, models in backends.items()
+    named = "; ".join(
+        reader if len(readers) == 1 else f"{reader} ({', '.join(models)})"
+        for reader, models in readers.items()
     )
     return [
         f"The text alone, without a chat template, cut at {spec['max_tokens']} tokens, read with "
-        f"{readers} in {spec['dtype']}; layers: {layers}, and the embedding output as -1.",
+        f"{named}; layers: {layers}, and the embedding output as -1.",
         "The residual stream after each block, averaged over the tokens of a window in float32: "
         f"{windows} (half-open, position 0 is the first token).",
     ]

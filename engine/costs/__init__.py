@@ -165,7 +165,6 @@ def _loads(plan: Plan, stages: Collection[str]) -> list[tuple[str, Need]]:
     from store.fingerprint import fingerprint
 
     manifest, found = plan.study.manifest, []
-    extraction = manifest.extraction
     for name, size in model_sizes(plan.study).items():
         if size is None:
             continue
@@ -184,8 +183,8 @@ def _loads(plan: Plan, stages: Collection[str]) -> list[tuple[str, Need]]:
             key = fingerprint([plan.models[name], entry.model_dump(mode="json"), templates])
             found.append((f"write {key}", need(name, size, True, entry.dtype, max(written))))
         if any(c.model == name and f"extract:{c.name}" in stages for c in plan.study.cells):
-            backend = manifest.extraction_of(name).backend
-            key = fingerprint([plan.models[name], backend, extraction.dtype])
+            extraction = manifest.extraction_of(name)
+            key = fingerprint([plan.models[name], extraction.backend, extraction.dtype])
             layers = plan.layers(name) or []
             one = need(
                 name,

@@ -192,7 +192,7 @@ def _halved(one: Need) -> tuple[Need, str] | None:
     if BYTES[one.dtype] == 2:
         return None
     halved = replace(one, dtype="bfloat16", weights=one.weights // 2, cache=one.cache // 2)
-    key = f"models.{one.model}.dtype" if one.writes else "extraction.dtype"
+    key = f"models.{one.model}.{'dtype' if one.writes else 'reading_dtype'}"
     return halved, f"`{key}: bfloat16`"
 
 

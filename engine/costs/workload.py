@@ -261,7 +261,7 @@ def _reading(
     words: Mapping[str, Words],
 ) -> Work:
     cell = plan.cell(status.stage.name)
-    extraction = plan.study.manifest.extraction
+    extraction = plan.study.manifest.extraction_of(cell.model)
     record = status.record
     texts: int | None
     if record is not None and {"texts", "tokens"} <= record.figures.keys():
