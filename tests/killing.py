@@ -1,10 +1,11 @@
 """Whole runs ended at drawn moments, and what they leave held against an undisturbed run.
 
-    python -m tests.killing --kills 200 [--seed 1] [--steering]
+    python -m tests.killing --kills 200 [--seed 1] [--steering] [--at steer,effects]
 
 A life is a run from nothing to its end, interrupted at some moments of each kind of stage and
 resumed each time. A moment is aimed at a kind of stage: at a share of the time that the undisturbed
-run took for it, or (every other one) of the files that it wrote. Nothing here asks a clock whether
+run took for it, or (every other one) of the files that it wrote, rows of steering counted like
+files. Nothing here asks a clock whether
 something took too long: a machine may sleep.
 """
 
@@ -58,7 +59,7 @@ class Moment:
     Attributes:
         kind: of stage that it is aimed at, or BEGINNING.
         share: of what that takes, 0 to 1.
-        by_files: files are counted instead of seconds.
+        by_files: files, and rows of steering, are counted instead of seconds.
     """
 
     kind: str
@@ -72,7 +73,7 @@ class Pace:
 
     Attributes:
         seconds: by kind of stage.
-        files: by kind of stage.
+        files: by kind of stage, and rows of steering.
     """
 
     seconds: dict[str, float]
@@ -164,11 +165,13 @@ def finish_undisturbed(run: Run) -> Pace:
         ended = max(run.layout.record(kind, s.name).stat().st_mtime for s in stages)
         seconds[kind], last = max(ended - last, PAUSE), max(ended, last)
         files[kind] = sum(len(output_keys(run.layout, s)) + 2 for s in stages)
+    if "steer" in files:
+        files["steer"] += _n_rows(run)
     return Pace(seconds, files)
 
 
 def draw(rng: random.Random, kinds: Sequence[str], number: int) -> list[Moment]:
-    """Draw moments, as many for each kind of stage."""
+    """Draw moments, as many for each kind of stage and before the first."""
     aims = [BEGINNING, *kinds]
     return [
         Moment(aims[n % len(aims)], rng.random(), n // len(aims) % 2 == 1) for n in range(number)
@@ -208,8 +211,8 @@ def _wait(run: Run, process: subprocess.Popen[bytes], moment: Moment, pace: Pace
             break
         time.sleep(PAUSE)
     if moment.by_files and aimed_at_stage:
-        enough = _n_files(run) + moment.share * pace.files[moment.kind]
-        while process.poll() is None and _n_files(run) < enough:
+        enough = _n_files(run) + _n_rows(run) + moment.share * pace.files[moment.kind]
+        while process.poll() is None and _n_files(run) + _n_rows(run) < enough:
             time.sleep(PAUSE)
         return
     for _ in range(int(moment.share * pace.seconds[moment.kind] / PAUSE)):
@@ -233,6 +236,12 @@ def sending(how: signal.Signals) -> End:
 
 def _n_files(run: Run) -> int:
     return sum(len(files) for _, _, files in os.walk(run.layout.run))
+
+
+def _n_rows(run: Run) -> int:
+    """Return how many rows the journals of steering hold."""
+    journals = run.layout.run.glob("cells/*/steering.jsonl")
+    return sum(journal.read_bytes().count(b"\n") for journal in journals)
 
 
 def doing(run: Run, process: subprocess.Popen[bytes]) -> str:
@@ -362,7 +371,7 @@ def end_anywhere(
     while waiting:
         run = copy_prepared(prepared, folder / f"life-{count.lives}")
         count.lives += 1
-        size = PER_KIND * len(order)
+        size = PER_KIND * len({moment.kind for moment in waiting})
         life = sorted(waiting[:size], key=lambda moment: order.index(moment.kind))
         waiting = waiting[size:]
         while life:
@@ -408,6 +417,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steering", action="store_true", help="steer too")
+    parser.add_argument("--at", help="kinds of stages to aim at, such as steer,effects")
     parser.add_argument("--signals", default="SIGKILL", help="such as SIGTERM,SIGINT, in turn")
     options = parser.parse_args()
     hows = [signal.Signals[name] for name in options.signals.split(",")]
@@ -419,7 +429,8 @@ def main() -> None:
         model = copy_prepared(prepared, folder / "undisturbed")
         pace = finish_undisturbed(model)
         print(f"undisturbed: {pace}", flush=True)
-        moments = draw(random.Random(options.seed), kinds_of(prepared), options.kills)
+        kinds = kinds_of(prepared) if options.at is None else options.at.split(",")
+        moments = draw(random.Random(options.seed), kinds, options.kills)
         print(end_anywhere(prepared, model, pace, folder, moments, hows, tell=True))
 
 
