@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy import ndarray
 
-from analysis.geometry import NotEnough, principal_coordinates
+from analysis.geometry import principal_coordinates
 
 MIN_ON_A_SIDE = 2
 STARTS = 10
@@ -70,33 +70,28 @@ def separation(
     return float(silhouette_score(distance_EE[np.ix_(there, there)], high, metric="precomputed"))
 
 
-def kmeans_clusters(gram_EE: Float64[ndarray, "e e"], ks: Sequence[int], seed: int) -> Clusters:
-    """Return the k-means clusters with the largest silhouette among some numbers of clusters.
+def kmeans_clusters(
+    gram_EE: Float64[ndarray, "e e"], ks: Sequence[int], seed: int
+) -> dict[int, Clusters]:
+    """Return k-means clusters for each number of clusters that lies below that of emotions.
 
     Clusters are of all dimensions, not of the leading plane: a Gram matrix fixes the vectors up to
-    a rotation, which changes no distance.
-
-    Raises:
-        NotEnough: no number of clusters lies below the number of emotions.
+    a rotation, which changes no distance. So few points keep one thread busy; more of them would
+    wait for each other.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
 
     there = np.isfinite(np.diag(gram_EE))
     gram = gram_EE[np.ix_(there, there)]
     points, _ = principal_coordinates(gram, len(gram))
-    best: tuple[float, Int[ndarray, " e"]] | None = None
-    for k in ks:
-        if not 2 <= k < len(points):
-            continue
-        label = KMeans(k, n_init=STARTS, random_state=seed).fit(points).labels_
-        found = float(silhouette_score(points, label))
-        if best is None or found > best[0]:
-            best = found, label
-    if best is None:
-        raise NotEnough(f"{len(points)} emotions cannot be put into {min(ks)} clusters or more")
-    silhouette, label = best
-    order = np.argsort(-np.bincount(label), kind="stable")
-    label_E = np.full(len(gram_EE), -1)
-    label_E[there] = np.argsort(order)[label]
-    return Clusters(label_E, silhouette)
+    found = {}
+    for k in [k for k in ks if 2 <= k < len(points)]:
+        with threadpool_limits(1):
+            label = KMeans(k, n_init=STARTS, random_state=seed).fit(points).labels_
+        order = np.argsort(-np.bincount(label), kind="stable")
+        label_E = np.full(len(gram_EE), -1)
+        label_E[there] = np.argsort(order)[label]
+        found[k] = Clusters(label_E, float(silhouette_score(points, label)))
+    return found

@@ -131,18 +131,17 @@ def _clustered(
     """Return rows of number, silhouette, cluster and emotion, cluster by cluster."""
     results = cell.results.sel(window=window, contrast=contrast, layer=layer)
     gram_EE, emotions = results["gram"].to_numpy(), results["emotion"].to_numpy()
+    try:
+        found = kmeans_clusters(gram_EE, sorted({*numbers, FINE}), seed)
+    except NotEnough:  # too few emotions have a vector to be grouped at all
+        return []
+    tried = [k for k in numbers if k in found]
+    shown = {max(tried, key=lambda k: found[k].silhouette): None} if tried else {}
     rows: list[dict[str, object]] = []
-    for tried in (numbers, (FINE,)):
-        try:
-            found = kmeans_clusters(gram_EE, tried, seed)
-        except NotEnough:  # too few emotions have a vector to be put into so many groups
-            continue
-        n_clusters = int(found.label_E.max()) + 1
-        if rows and n_clusters == rows[0]["n_clusters"]:
-            continue
-        labelled = zip(found.label_E, emotions, strict=True)
+    for k in [*shown, *({FINE} & {*found} - {*shown})]:
+        labelled = zip(found[k].label_E, emotions, strict=True)
         for label, _, name in sorted((int(c), at, str(e)) for at, (c, e) in enumerate(labelled)):
             if label >= 0:
                 part = {"cluster": label + 1, "emotion": name}
-                rows.append({"n_clusters": n_clusters, "silhouette": found.silhouette, **part})
+                rows.append({"n_clusters": k, "silhouette": found[k].silhouette, **part})
     return rows

@@ -8,6 +8,9 @@ from numpy import ndarray
 
 from analysis.geometry import centred
 
+MIN_EMOTIONS = {False: 3, True: 4}
+"""Emotions that CKA takes at least, plain and debiased."""
+
 
 def gram(x_ED: Float64[ndarray, "emotion d_model"]) -> Float64[ndarray, "emotion emotion"]:
     """Return the Gram matrix of centred vectors; rows of NaN stay NaN and leave the mean alone."""
@@ -40,11 +43,20 @@ def cka_grid(
     """
     there_LE = np.isfinite(np.concatenate([a_LEE, b_LEE])).any(axis=2)
     there = there_LE[there_LE.any(axis=1)].all(axis=0)
-    if there.sum() < (4 if debiased else 3):
+    if there.sum() < MIN_EMOTIONS[debiased]:
         return np.full((len(a_LEE), len(b_LEE)), np.nan)
-    centre = _u_centred if debiased else _centred
-    a, b = (_flat_unit(centre(g[:, there][:, :, there])) for g in (a_LEE, b_LEE))
+    a, b = (cka_units(g[:, there][:, :, there], debiased) for g in (a_LEE, b_LEE))
     return a @ b.T
+
+
+def cka_units(g_LEE: Float64[ndarray, "layer e e"], debiased: bool) -> Float64[ndarray, "layer ee"]:
+    """Return what a product makes CKA of: centred Gram matrices of length 1, a row for each layer.
+
+    Args:
+        g_LEE: Gram matrices; a layer of NaN stays NaN.
+        debiased: centre them so that the product is the debiased CKA (see `cka_grid`).
+    """
+    return _flat_unit(_u_centred(g_LEE) if debiased else _centred(g_LEE))
 
 
 def gram_cosines(gram_EE: Float64[ndarray, "e e"]) -> Float64[ndarray, "emotion emotion"]:

@@ -33,7 +33,7 @@ VERSIONS = {
     "extract": 3,
     "words": 1,
     "analyze": 7,
-    "tables": 10,
+    "tables": 11,
     "figures": 8,
     "steer": 2,
     "effects": 4,
