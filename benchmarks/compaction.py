@@ -107,7 +107,7 @@ def _step(step: str, folder: Path) -> None:
     journal = folder / "journal.jsonl"
     demand = Demand("own", load_study(folder / "manifest.yaml").writing["own"])
     started = time.perf_counter()
-    demand.replay(journal_rows(journal))
+    demand.replay(journal_rows(journal, demand.oddity))
     if step == "duplicates":
         started = time.perf_counter()
         near_duplicates(demand.kept(journal), 0.5)

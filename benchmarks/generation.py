@@ -33,6 +33,7 @@ from engine.generation.replicas import engine_settings
 from engine.generation.writing import sampling_parameters, vllm_sampling, write_corpora
 from manifests import Writing, load_study
 from store.journal import read_journal
+from store.journal_shapes import odd_reply
 
 STAGE = "generate:own"
 OUR_SAMPLER = "LLM.chat, our sampler"
@@ -63,7 +64,7 @@ def main() -> None:
             job = _job(root, folder, writing)
             figures = write_corpora(job, lambda event: None)[STAGE]
             rates["emovec"].append(figures["tokens_per_second"])
-            rows = [r for r in read_journal(root / "journal.jsonl") if "request" in r]
+            rows = [r for r in read_journal(root / "journal.jsonl", odd_reply) if "request" in r]
             rates["LLM.chat"].append(_chat(job, writing, rows, vllm_sampling))
             if not has_gpu():
                 rates[OUR_SAMPLER].append(_chat(job, writing, rows, sampling_parameters))

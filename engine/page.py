@@ -229,7 +229,7 @@ def _refused(demand: Demand, journal: Path, counts: dict[str, int]) -> Iterator[
         counts: how many each check refuses, so that the search may end early.
     """
     wanted = {check: min(EXAMPLES, n) for check, n in counts.items() if check != "duplicate"}
-    for row in read_journal(journal):
+    for row in read_journal(journal, demand.oddity):
         if not wanted:
             return
         if row["outcome"] == "withdrawn":

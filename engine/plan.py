@@ -21,6 +21,7 @@ from store.corpus import Text, corpus_identity, corpus_size, read_corpus
 from store.exchange import read_texts
 from store.fingerprint import file_digest, fingerprint, path_digest
 from store.journal import journal_fingerprint, journal_rows
+from store.journal_shapes import Odd, any_row, odd_measure
 from store.layout import Layout
 from store.places import Place, there, total_size
 from store.records import Record, read_record
@@ -489,6 +490,26 @@ def made_from(stage: Stage, inputs: dict[str, str]) -> dict[str, Any]:
     return {"fingerprint": stage.fingerprint, "inputs": inputs}
 
 
+def rows_of(plan: Plan, stage: Stage, layout: Layout) -> Odd:
+    """Return what the rows of a stage's journal are held against.
+
+    Nothing where it is of other settings, whose rows may be another version's and are not used; nor
+    where its header is none, which is told wherever rows are read.
+    """
+    generates = stage.kind == "generate"
+    try:
+        where = layout.journal(stage.name) if generates else layout.steering(stage.name)
+        found = journal_fingerprint(where)
+    except InputError:
+        return any_row
+    if generates:
+        demand = Demand(stage.name, plan.study.writing[stage.name])
+        return demand.oddity if found == plan.journal_key(stage.name) else any_row
+    before = [read_record(layout.record(*key.split(":", 1))) for key in stage.after]
+    inputs = {record.stage: record.identity for record in before if record is not None}
+    return odd_measure if found == fingerprint(made_from(stage, inputs)) else any_row
+
+
 Look = tuple[int, int | None, str, int | None]
 
 
@@ -502,7 +523,7 @@ def _look_generate(plan: Plan, stage: Stage, layout: Layout) -> Look:
     kept = 0
     if journal_fingerprint(journal) == plan.journal_key(stage.name):
         demand = Demand(stage.name, plan.study.writing[stage.name])
-        demand.replay(journal_rows(journal))
+        demand.replay(journal_rows(journal, demand.oddity))
         kept = demand.n_kept
     return kept, total, "texts", total * 1500
 
@@ -569,7 +590,7 @@ def _look_steer(plan: Plan, stage: Stage, layout: Layout) -> Look:
     """Count rows: each text is written and judged, each condition scored."""
     file, cell, steered = layout.steering(stage.name), plan.cell(stage.name), plan.study.steered
     shape, layers = plan.shapes[cell.model], plan.layers(cell.model)
-    done = sum(1 for _ in journal_rows(file))
+    done = sum(1 for _ in journal_rows(file, rows_of(plan, stage, layout)))
     if shape is None or layers is None or steered is None:
         return done, None, "measures", None
     blocks = [layer for layer in layers if layer >= 0]

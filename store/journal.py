@@ -1,6 +1,7 @@
 """A corpus' journal: one JSON line for every reply, appended as it arrives, kept for good.
 
-A line carries a checksum (`store.journal_lines`): no reply is read otherwise than it came.
+A line carries a checksum (`store.journal_lines`): no reply is read otherwise than it came. What
+the rows hold is asked of whoever wrote them, too (`store.journal_shapes`).
 Each row is handed to the operating system at once, so a killed process loses nothing; it is
 synced to disk about `SYNC_SECONDS` later, by `append` or by `sync_soon`, and on closing, so a power
 cut loses that much.
@@ -9,6 +10,7 @@ cut loses that much.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import BinaryIO, Self
 from manifests.errors import InputError, Problem
 from store.atomic import sync_folder
 from store.journal_lines import FORMAT, Row, decode_row, encode_row, ended, is_checked
+from store.journal_shapes import Odd, Oddity
 from store.lock import hold
 
 SYNC_SECONDS = 1.0
@@ -105,17 +108,21 @@ class Journal:
             self._stream.close()
 
 
-def read_journal(file: Path) -> Iterator[Row]:
+def read_journal(file: Path, odd: Odd) -> Iterator[Row]:
     """Yield the rows of a journal in order of arrival, header and torn last line left out.
 
+    Args:
+        file: the journal.
+        odd: tells what about a row is none of those that belong there (`store.journal_shapes`).
+
     Raises:
-        InputError: a line in the middle is damaged.
+        InputError: a line in the middle is damaged, or a row is none that a run writes.
     """
-    for _, row in journal_rows(file):
+    for _, row in journal_rows(file, odd):
         yield row
 
 
-def journal_rows(file: Path) -> Iterator[tuple[int, Row]]:
+def journal_rows(file: Path, odd: Odd) -> Iterator[tuple[int, Row]]:
     """Yield (offset in bytes, row), as `read_journal` does."""
     if not file.exists():
         return
@@ -128,10 +135,13 @@ def journal_rows(file: Path) -> Iterator[tuple[int, Row]]:
                 row = decode_row(line, checked)
             except ValueError:
                 raise InputError(Problem(file, number, "", f"damaged line; {MEND}")) from None
-            if "journal" not in row:
+            if not offset:
+                checked = is_checked(_header(file, row))
+            elif "journal" not in row:
+                if (wrong := odd(row)) is not None:
+                    key, what = wrong
+                    raise InputError(Problem(file, number, key, f"{what}; {MEND}"))
                 yield offset, row
-            elif not offset:
-                checked = is_checked(row)
             offset += len(line)
 
 
@@ -162,9 +172,28 @@ def journal_fingerprint(file: Path) -> str | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return str(decode_row(line, checked=False)["fingerprint"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(Problem(file, 1, "", f"not a journal's header; {MEND}")) from None
+        row = decode_row(line, checked=False)
+    except ValueError:
+        row = {}
+    return str(_header(file, row)["fingerprint"])
+
+
+def _header(file: Path, row: Row) -> Row:
+    """Return a journal's first row, where it is a header.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not _is_header(row):
+        raise InputError(Problem(file, 1, "", f"not a journal's header; {MEND}"))
+    return row
+
+
+def _is_header(row: Row) -> bool:
+    """Tell a header from other rows; its fingerprint becomes part of the name of a folder."""
+    found = row.get("fingerprint")
+    named = isinstance(found, str) and re.fullmatch("[0-9A-Za-z]+", found, re.ASCII) is not None
+    return named and type(row.get("journal")) is int
 
 
 @dataclass(frozen=True)
@@ -176,12 +205,14 @@ class Damage:
         start: its offset in bytes.
         content: the lines.
         torn: the last line of the journal, which has no end: an interrupted write, or damage.
+        odd: key, and what is wrong with it, of one whole row that no run writes.
     """
 
     first: int
     start: int
     content: bytes
     torn: bool = False
+    odd: Oddity | None = None
 
     @property
     def good(self) -> bytes | None:
@@ -189,8 +220,8 @@ class Damage:
         return ended(self.content) if self.torn else None
 
 
-def damaged_lines(file: Path) -> Iterator[Damage]:
-    """Yield what is damaged in a journal, and its torn last line.
+def damaged_lines(file: Path, odd: Odd) -> Iterator[Damage]:
+    """Yield what is damaged in a journal, rows that no run writes, and its torn last line.
 
     Less is seen in one that was begun before rows carried checksums.
     """
@@ -198,11 +229,12 @@ def damaged_lines(file: Path) -> Iterator[Damage]:
     offset, checked = 0, False
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            whole = line.endswith(b"\n")
+            whole, wrong = line.endswith(b"\n"), None
             try:
                 row = decode_row(line, checked) if whole else {}
-                good = whole and ("fingerprint" in row if not offset else True)
+                good = whole and (offset > 0 or _is_header(row))
                 checked = is_checked(row) if good and not offset else checked
+                wrong = odd(row) if good and offset and "journal" not in row else None
             except ValueError:
                 good = False
             if good or not whole:
@@ -211,6 +243,8 @@ def damaged_lines(file: Path) -> Iterator[Damage]:
                 held = None
             if not whole:
                 yield Damage(number, offset, line, torn=True)
+            elif wrong is not None:
+                yield Damage(number, offset, line, odd=wrong)
             elif not good:
                 held = (number, offset, line) if held is None else (*held[:2], held[2] + line)
             offset += len(line)

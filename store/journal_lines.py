@@ -45,7 +45,7 @@ def decode_row(line: bytes, checked: bool) -> Row:
         ValueError: the line is damaged.
     """
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())  # given bytes, it looks for their encoding first
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(row, dict):
@@ -103,6 +103,12 @@ def ended(torn: bytes) -> bytes | None:
 
 def blanked(damaged: bytes) -> bytes | None:
     """Return one row of the same length that readers pass over, None for what is too short."""
-    opened = b'{"journal": %d, "lost": "' % FORMAT
-    room = len(damaged) - len(_closed(opened + b'"'))
-    return None if room < 0 else _closed(opened + b"." * room + b'"')
+    opened, close = b'{"journal": %d' % FORMAT, b""
+    if len(damaged) >= len(_closed(opened + _LOST + b'"')):
+        opened, close = opened + _LOST, b'"'
+    room = len(damaged) - len(_closed(opened + close))
+    filling = b"." if close else b" "
+    return None if room < 0 else _closed(opened + filling * room + close)
+
+
+_LOST = b', "lost": "'

@@ -46,6 +46,7 @@ from manifests.profile import Slurm, read_profile
 from manifests.resolve import Study
 from store.corpus import seal_corpus
 from store.journal import Journal, read_journal
+from store.journal_shapes import odd_reply
 from store.layout import Layout
 from store.places import Far
 from tests.hub import hub
@@ -173,7 +174,7 @@ def test_writing_is_expected_first_and_measured_then(tmp_path: Path) -> None:
     for request in waiting[10:]:
         scribe.keep(request)
     with Journal(layout.journal("own"), plan.journal_key("own")) as journal:
-        for row in read_journal(scribe.file):
+        for row in read_journal(scribe.file, odd_reply):
             journal.append({**row, "prompt_tokens": 50, "output_tokens": 100})
     replies, kept = 8 + 8, 8 * 3
     assert work().source == "expected", "16 replies are too few to go by"
@@ -181,7 +182,7 @@ def test_writing_is_expected_first_and_measured_then(tmp_path: Path) -> None:
         for _ in range(2):
             scribe.answer(request, None)
     with Journal(layout.journal("own"), plan.journal_key("own")) as journal:
-        for row in list(read_journal(scribe.file))[replies:]:
+        for row in list(read_journal(scribe.file, odd_reply))[replies:]:
             journal.append({**row, "prompt_tokens": 50, "output_tokens": 100})
     replies += 4
     measured = work()
@@ -453,7 +454,9 @@ def test_what_another_journal_of_the_model_kept_is_expected(tmp_path: Path) -> N
         for n in range(40):
             kept = {"outcome": "kept", "stories": ["a story"]}
             row = {"outcome": "refused", "stories": []} if n % 4 else kept
-            journal.append({"reply": "r", "prompt_tokens": 5, "output_tokens": 7, **row})
+            said = {"reply": "r", "finish_reason": "stop", "prompt_tokens": 5, "output_tokens": 7}
+            asked = {"request": "happy/000", "attempt": n, "reason": "", "checks": "c"}
+            journal.append({**asked, **row, **said})
     (work,) = [w for w in plan_costs([job]).works if w.stage == "generate:next"]
     assert (work.source, work.kept, work.kept_from) == ("expected", 0.25, "own")
     assert work.requests == 10 / 0.25

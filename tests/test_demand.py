@@ -81,7 +81,7 @@ class Scribe:
 
     def replayed(self, writing: Writing) -> tuple[Demand, list[Request]]:
         demand = Demand("own", writing)
-        return demand, demand.replay(journal_rows(self.file))
+        return demand, demand.replay(journal_rows(self.file, demand.oddity))
 
 
 @pytest.fixture

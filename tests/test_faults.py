@@ -25,6 +25,7 @@ from store import Layout
 from store.corpus import Text, read_corpus
 from store.journal import journal_rows, read_journal
 from store.journal_lines import encode_row
+from store.journal_shapes import odd_reply
 from tests.test_run import EMOVEC, ROOT, emovec
 
 SKIP = ["reasoning", "refusal", "debris", "cut_off", "repetition"]
@@ -87,7 +88,7 @@ def kept(root: Path, corpus: str = "own") -> dict[str, str]:
     journal = Layout(root, "study").journal(corpus)
     return {
         row["request"]: row["stories"][0]
-        for row in read_journal(journal)
+        for row in read_journal(journal, odd_reply)
         if row["outcome"] == "kept"
     }
 
@@ -110,12 +111,14 @@ def assert_complete(
     """Counts are exact, nothing stands there twice, and what was accepted is there verbatim."""
     texts = {text.text_id: text.text for text in sealed(root, corpus)}
     journal = Layout(root, "study").journal(corpus)
-    withdrawn = {r["text_id"] for r in read_journal(journal) if r["outcome"] == "withdrawn"}
+    withdrawn = {
+        r["text_id"] for r in read_journal(journal, odd_reply) if r["outcome"] == "withdrawn"
+    }
     assert len(texts) == len(sealed(root, corpus)) == n_stories + 2
     for key, story in before.items():
         if key not in withdrawn:
             assert texts[key] == story
-    rows = [r for r in read_journal(journal) if "request" in r]
+    rows = [r for r in read_journal(journal, odd_reply) if "request" in r]
     assert len({(r["request"], r["attempt"]) for r in rows}) == len(rows)
 
 
@@ -196,7 +199,7 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
 
     done = emovec("generate", manifest, "--root", root, check=1)
     lines = layout.given_up("own").read_text().splitlines()
-    rows = [r for r in read_journal(layout.journal("own")) if "request" in r]
+    rows = [r for r in read_journal(layout.journal("own"), odd_reply) if "request" in r]
     single = {r["request"] for r in rows if r["reason"] and r["request"].count("/") == 2}
     neutral = {r["request"] for r in rows if r["reason"] and r["request"].startswith("neutral")}
     assert lines[0] == "request,reason"
@@ -226,7 +229,9 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
     texts = {text.text_id: text.text for text in sealed(root)}
     assert texts[first["request"]] == first["stories"][0]
     assert texts[last["request"]] != first["stories"][0]
-    (withdrawn,) = [r for r in read_journal(layout.journal("own")) if r["outcome"] == "withdrawn"]
+    (withdrawn,) = [
+        r for r in read_journal(layout.journal("own"), odd_reply) if r["outcome"] == "withdrawn"
+    ]
     assert withdrawn["text_id"] == last["request"]
     assert withdrawn["reason"] == f"duplicate: 1.00 of {first['request']}"
 
@@ -273,7 +278,7 @@ def test_twenty_kills_at_random_moments(tiny_model: Path, tmp_path: Path) -> Non
     assert hit >= 10
     emovec("generate", manifest, "--root", root)
     assert_complete(root, 12 * n_emotions, before)
-    rows = read_journal(Layout(root, "study").journal("own"))
+    rows = read_journal(Layout(root, "study").journal("own"), odd_reply)
     often = Counter(row["request"] for row in rows if row["outcome"] == "kept")
     assert max(often.values()) == 1
 
@@ -288,7 +293,7 @@ from store.journal import journal_rows
 
 demand = Demand("own", load_study(Path(sys.argv[1])).writing["own"])
 journal = Path(sys.argv[2])
-assert demand.replay(journal_rows(journal)) == []
+assert demand.replay(journal_rows(journal, demand.oddity)) == []
 sealed = seal_corpus(journal.with_name("stories.parquet"), demand.texts(journal))
 print(sealed.n_texts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -308,4 +313,4 @@ def test_the_largest_published_run_is_compacted_in_little_memory(
     n_texts, peak = map(int, done.stdout.split())
     assert n_texts == N_STORIES == 205_200
     assert peak < 1e9
-    assert sum(1 for _ in journal_rows(journal)) == N_STORIES
+    assert sum(1 for _ in journal_rows(journal, odd_reply)) == N_STORIES

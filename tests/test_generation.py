@@ -25,6 +25,7 @@ from manifests.schema import ModelEntry
 from store import Layout, open_cell
 from store.corpus import Text, read_corpus
 from store.journal import read_journal
+from store.journal_shapes import odd_reply
 from tests.test_reading import hugging_face_means, relative_error
 from tests.test_run import Interrupted, emovec, interrupt, states
 
@@ -83,7 +84,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     journal = Layout(root, "study").journal("own")
 
     def kept() -> list[dict[str, object]]:
-        return [row for row in read_journal(journal) if row["outcome"] == "kept"]
+        return [row for row in read_journal(journal, odd_reply) if row["outcome"] == "kept"]
 
     end = interrupt(manifest, root, signal.SIGINT, lambda: bool(kept()))
     before = kept()
@@ -115,7 +116,7 @@ def test_counts_are_exact_and_every_kept_story_survives(story: Story) -> None:
 
 
 def test_the_journal_holds_every_reply_with_its_reason(story: Story) -> None:
-    rows = list(read_journal(Layout(story.root, "study").journal("own")))
+    rows = list(read_journal(Layout(story.root, "study").journal("own"), odd_reply))
     rows = [row for row in rows if row["outcome"] != "withdrawn"]
     for row in rows:
         assert (row["outcome"] == "refused") == (row["reason"] != "")
@@ -139,7 +140,11 @@ def test_each_token_is_the_one_that_seed_and_position_draw(story: Story) -> None
     tokenizer = AutoTokenizer.from_pretrained(folder)
     demand = Demand("own", load_study(story.manifest).writing["own"])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    rows = [r for r in read_journal(Layout(story.root, "study").journal("own")) if "request" in r]
+    rows = [
+        r
+        for r in read_journal(Layout(story.root, "study").journal("own"), odd_reply)
+        if "request" in r
+    ]
     same = []
     for row in rows[:4]:
         prompt = encoder.encode(demand.prompt(demand.request(row["request"])))

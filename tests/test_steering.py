@@ -55,6 +55,7 @@ from manifests.resolve import load_study
 from manifests.schema import Steering
 from store import Layout, open_cell
 from store.journal import read_journal
+from store.journal_shapes import odd_measure
 from tests.test_run import EMOVEC, ROOT, emovec
 from tests.tiny import EMOTIONS, write_manifest
 
@@ -89,15 +90,15 @@ def steered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     )
     journal, until = layout.steering(CELL), time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None:
-        if journal.is_file() and sum(1 for _ in read_journal(journal)) > 40:
+        if journal.is_file() and sum(1 for _ in read_journal(journal, odd_measure)) > 40:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = list(read_journal(journal))
+    before = list(read_journal(journal, odd_measure))
     assert len(before) > 40
     emovec("steer", manifest, "--root", folder / "runs")
-    assert list(read_journal(journal))[: len(before)] == before
+    assert list(read_journal(journal, odd_measure))[: len(before)] == before
     assert "nothing to do" in emovec("steer", manifest, "--root", folder / "runs").stdout
     return folder
 
@@ -657,7 +658,7 @@ def test_a_text_that_the_model_has_no_room_for_is_refused_before_any_is_written(
     assert (
         "steering.max_new_tokens (2000) are more than the context of 'tiny' (1024)" in done.stdout
     )
-    assert not list(read_journal(Layout(steered / "runs", "study").steering(CELL)))
+    assert not list(read_journal(Layout(steered / "runs", "study").steering(CELL), odd_measure))
 
 
 def test_tables_of_steering_without_controls_or_transfer_are_empty_and_whole() -> None:

@@ -37,6 +37,7 @@ from store.exchange import read_texts, write_published
 from store.fingerprint import fingerprint
 from store.journal import Journal, damaged_lines, read_journal
 from store.journal_lines import blanked, mended
+from store.journal_shapes import any_row
 from store.lock import RunLocked, run_lock
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
 from store.shards import missing_shards, n_shards, shard_span, shard_texts
@@ -62,10 +63,10 @@ def test_a_journal_keeps_whole_rows_and_drops_a_torn_one(tmp_path: Path) -> None
         journal.append({"request": "b"})
     with file.open("ab") as stream:
         stream.write(b'{"request": "c", "te')
-    assert [row["request"] for row in read_journal(file)] == ["a", "b"]
+    assert [row["request"] for row in read_journal(file, any_row)] == ["a", "b"]
     with Journal(file, "f1") as journal:
         journal.append({"request": "d"})
-    rows = list(read_journal(file))
+    rows = list(read_journal(file, any_row))
     assert [row["request"] for row in rows] == ["a", "b", "d"]
     assert rows[0]["text"] == "öß\u2028"
 
@@ -100,7 +101,7 @@ def test_a_damaged_row_in_the_middle_is_named(tmp_path: Path) -> None:
     with file.open("ab") as stream:
         stream.write(b"\x00garbage\n{}\n")
     with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
-        list(read_journal(file))
+        list(read_journal(file, any_row))
 
 
 def flipped(file: Path, bit: int) -> None:
@@ -114,10 +115,10 @@ def test_every_flipped_bit_of_a_journal_is_told_and_can_be_mended(tmp_path: Path
     with Journal(file, "f1") as journal:
         for number in range(2):
             journal.append({"request": f"r{number}", "reply": "a J\n*word"})
-    whole, rows = file.read_bytes(), list(read_journal(file))
+    whole, rows = file.read_bytes(), list(read_journal(file, any_row))
     for bit in range(8 * len(whole)):
         flipped(file, bit)
-        damage = list(damaged_lines(file))
+        damage = list(damaged_lines(file, any_row))
         assert len(damage) == 1, bit
         start, content = damage[0].start, damage[0].content
         assert start <= bit // 8 < start + len(content)
@@ -126,11 +127,11 @@ def test_every_flipped_bit_of_a_journal_is_told_and_can_be_mended(tmp_path: Path
             assert damage[0].good == whole[start:]
         else:
             with pytest.raises(InputError, match="damaged line"):
-                list(read_journal(file))
+                list(read_journal(file, any_row))
             if not bit % 5:
                 assert mended(content) == whole[start : start + len(content)], bit
         flipped(file, bit)
-    assert list(read_journal(file)) == rows
+    assert list(read_journal(file, any_row)) == rows
 
 
 def test_a_whole_row_without_its_newline_is_not_cut_off(tmp_path: Path) -> None:
@@ -147,8 +148,8 @@ def test_a_whole_row_without_its_newline_is_not_cut_off(tmp_path: Path) -> None:
         with Journal(file, "f1") as journal:
             journal.append({"request": "c"})
         kept = ["a"] if content[last:] == b'{"re' else ["a", "b"]
-        assert [row["request"] for row in read_journal(file)] == [*kept, "c"]
-        assert not list(damaged_lines(file))
+        assert [row["request"] for row in read_journal(file, any_row)] == [*kept, "c"]
+        assert not list(damaged_lines(file, any_row))
     file.write_bytes(whole[: header - 1])  # the header alone
     with Journal(file, "f1") as journal:
         assert journal.append({"request": "a"}) == header
@@ -171,8 +172,8 @@ def test_a_blanked_row_keeps_offsets_and_is_passed_over(tmp_path: Path) -> None:
     assert blank is not None
     assert len(blank) == len(longer)
     file.write_bytes(content[: offsets[1]] + blank + content[offsets[2] :])
-    assert [row["request"] for row in read_journal(file)] == ["40", "42"]
-    assert not list(damaged_lines(file))
+    assert [row["request"] for row in read_journal(file, any_row)] == ["40", "42"]
+    assert not list(damaged_lines(file, any_row))
 
 
 def test_a_journal_begun_before_rows_had_checksums_goes_on(tmp_path: Path) -> None:
@@ -180,10 +181,10 @@ def test_a_journal_begun_before_rows_had_checksums_goes_on(tmp_path: Path) -> No
     file.write_text('{"journal": 1, "fingerprint": "f1"}\n{"request": "a"}\n')
     with Journal(file, "f1") as journal:
         journal.append({"request": "b"})
-    assert [row["request"] for row in read_journal(file)] == ["a", "b"]
+    assert [row["request"] for row in read_journal(file, any_row)] == ["a", "b"]
     file.write_bytes(file.read_bytes().replace(b'"b"', b'"c"'))
     with pytest.raises(InputError, match=r"journal.jsonl:3: damaged"):
-        list(read_journal(file))
+        list(read_journal(file, any_row))
 
 
 def test_a_sealed_corpus_with_a_flipped_bit_is_read_or_is_one_line(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from engine.steering.conditions import n_measures
 from manifests.resolve import Writing
 from store.corpus import Text, iter_texts
 from store.journal import journal_fingerprint, read_journal
+from store.journal_shapes import odd_reply
 from store.layout import Layout
 
 WORDS_A_TEXT = 150
@@ -234,7 +235,7 @@ def _measured_writing(journal: Path) -> Replies | None:
     """Return what a journal says; None where its replies are too few, or none of them passes."""
     replies = passed = texts = 0
     given = written = 0.0
-    for row in read_journal(journal):
+    for row in read_journal(journal, odd_reply):
         if "reply" not in row:
             continue
         replies += 1

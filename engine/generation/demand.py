@@ -19,6 +19,7 @@ from manifests.resolve import Writing
 from store.corpus import Text
 from store.fingerprint import fingerprint
 from store.journal import row_at
+from store.journal_shapes import Oddity, odd_reply
 
 Row = dict[str, Any]
 Place = tuple[int, int]
@@ -107,12 +108,30 @@ class Demand:
         return roots + [self._single(root, slot) for root in roots for slot in root.slots[:1]]
 
     def replay(self, rows: Iterable[tuple[int, Row]]) -> list[Request]:
-        """Take in a journal, as (offset, row), and return what is to be asked, in corpus order."""
+        """Take in a journal, as (offset, row), and return what is to be asked, in corpus order.
+
+        Its rows are sound: read with `oddity`.
+        """
         for offset, row in rows:
             self._apply(row, offset)
         for key in self._spares:
             self._fill(key)
         return [due for root in self._roots.values() for due in self._due(root)]
+
+    def oddity(self, row: Row) -> Oddity | None:
+        """Return what about a row of a journal of these settings no run writes, or None."""
+        if (odd := odd_reply(row)) is not None:
+            return odd
+        if row["outcome"] == "withdrawn":
+            known = row["text_id"] in self._root_of
+            return None if known else ("text_id", f"no text of {self.corpus}")
+        root = self._roots.get(row["request"])
+        if root is None and row["request"] not in self._root_of:
+            return "request", f"nothing that is asked for {self.corpus}"
+        n_stories = 1 if root is None else len(root.slots)
+        if row["stories"] and len(row["stories"]) != n_stories:
+            return "stories", f"{len(row['stories'])}, where {n_stories} are asked for"
+        return None
 
     def take(self, row: Row, offset: int) -> list[Request]:
         """Take in a row just written and return what is to be asked because of it."""

@@ -150,7 +150,7 @@ def _refusals(corpus: str, writing: Writing, journal: Path) -> Refusals:
     demand = Demand(corpus, writing)
     found = Refusals(0, Counter(), Counter(), Counter())
     replies = 0
-    for row in read_journal(journal):
+    for row in read_journal(journal, demand.oddity):
         if row["outcome"] == "withdrawn":
             found.by_check["duplicate"] += 1
             continue

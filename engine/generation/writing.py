@@ -72,7 +72,7 @@ def write_corpora(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         waiting: deque[tuple[Desk, Request]] = deque()
         for desk in desks:
             journals.enter_context(desk.journal)
-            requests = desk.demand.replay(journal_rows(desk.file))
+            requests = desk.demand.replay(journal_rows(desk.file, desk.demand.oddity))
             waiting.extend((desk, request) for request in requests)
             waiting.extend((desk, request) for request in _finish(desk))
         if waiting:

@@ -30,6 +30,7 @@ from engine.steering.jobs import (
 from engine.steering.model import SteeredModel
 from manifests.steering import SteeringPrompts
 from store.journal import Journal, read_journal
+from store.journal_shapes import odd_measure
 
 OnEvent = Callable[[dict[str, Any]], None]
 TEXTS_AT_ONCE = 64
@@ -48,7 +49,7 @@ def score_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """
     spec, model, file = spec_of(job), job["model"], Path(job["journal"])
     with Journal(file, job["fingerprint"]) as journal:
-        rows = list(read_journal(file))
+        rows = list(read_journal(file, odd_measure))
         scored = {row["key"] for row in rows if row["row"] == SCORED}
         judged = {row["text"] for row in rows if row["row"] == JUDGED}
         texts = [row for row in rows if row["row"] == WRITTEN]

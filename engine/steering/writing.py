@@ -24,6 +24,7 @@ from engine.steering.jobs import (
 )
 from manifests.schema import Steering
 from store.journal import Journal, read_journal
+from store.journal_shapes import odd_measure
 
 OnEvent = Callable[[dict[str, Any]], None]
 EVENT_SECONDS = 0.5
@@ -51,7 +52,9 @@ def write_steered(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """
     spec, journal_file = spec_of(job), Path(job["journal"])
     with Journal(journal_file, job["fingerprint"]) as journal:
-        done = {row["text"] for row in read_journal(journal_file) if row["row"] == WRITTEN}
+        done = {
+            row["text"] for row in read_journal(journal_file, odd_measure) if row["row"] == WRITTEN
+        }
         wanted = list(requests(conditions_of(job, "written"), prompts_of(job), spec.samples))
         todo = [request for request in wanted if request.key not in done]
         if not todo:

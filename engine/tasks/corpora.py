@@ -134,4 +134,4 @@ def _writer(job: dict[str, Any]) -> str:
 
 def _replayed(corpus: dict[str, Any]) -> tuple[Demand, list[Any]]:
     demand = Demand(corpus["name"], writing_from_json(corpus["writing"]))
-    return demand, demand.replay(journal_rows(Path(corpus["journal"])))
+    return demand, demand.replay(journal_rows(Path(corpus["journal"]), demand.oddity))

@@ -104,6 +104,7 @@ def _steered_cell(
     from analysis.effects import SteeredCell, direction_cosines
     from engine.steering.conditions import HELD_OUT, TENSOR
     from store.journal import read_journal
+    from store.journal_shapes import odd_measure
 
     found = load_file(cell["directions"])
     layers = [int(layer) for layer in found["layer"]]
@@ -112,7 +113,7 @@ def _steered_cell(
         model=model,
         corpus=corpus,
         n_layers=cell["blocks"],
-        rows=list(read_journal(Path(cell["journal"]))),
+        rows=list(read_journal(Path(cell["journal"]), odd_measure)),
         positive=positive,
         negative=negative,
         norms=norms,

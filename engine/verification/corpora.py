@@ -11,6 +11,7 @@ from manifests.errors import InputError
 from store.corpus import Corpus, read_corpus, texts_identity
 from store.digests import DamagedList, digest_of, parse_digests
 from store.journal import damaged_lines, journal_rows
+from store.journal_shapes import Odd, any_row
 from store.layout import Layout
 from store.records import Record
 from store.superseded import KEPT, SUPERSEDED
@@ -51,20 +52,32 @@ def look_at_corpus(
     return corpus
 
 
-def look_at_journal(layout: Layout, journal: Path, stage: str, report: Report) -> bool:
-    """Check every row of a journal; tell whether all are as they were written."""
+def look_at_journal(
+    layout: Layout, journal: Path, stage: str, report: Report, odd: Odd = any_row
+) -> bool:
+    """Check every row of a journal; tell whether all are as they were written.
+
+    Args:
+        layout: of the run.
+        journal: its file.
+        stage: that wrote it, "" for other settings.
+        report: takes what is found.
+        odd: what its rows are held against.
+    """
     key = journal.relative_to(layout.run).as_posix()
     rows = 0
-    for damage in damaged_lines(journal):
+    for damage in damaged_lines(journal, odd):
         if damage.torn and damage.good in (None, damage.content + b"\n"):
             report.notes.append(
                 f"{key} ends in the middle of a row, as an interrupted write leaves it"
             )
         else:
             what = f"the row in line {damage.first} is not as it was written"
+            if damage.odd is not None:
+                what = f"line {damage.first} is no row of a run: {': '.join(damage.odd)}"
             report.add(Kind.DAMAGED, key, stage, what)
             return False
-    for _ in journal_rows(journal):
+    for _ in journal_rows(journal, odd):
         rows += 1
     report.figures["journal rows"] += rows
     return True
@@ -75,7 +88,7 @@ def hold_journal(plan: Plan, layout: Layout, stage: Stage, corpus: Corpus, repor
     journal = layout.journal(stage.name)
     key = layout.stories(stage.name).relative_to(layout.run).as_posix()
     demand = Demand(stage.name, plan.study.writing[stage.name])
-    demand.replay(journal_rows(journal))
+    demand.replay(journal_rows(journal, demand.oddity))
     sealed = {text.text_id: text for text in corpus.texts}
     said = 0
     for text in demand.texts(journal):

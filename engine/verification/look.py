@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from engine.models import ModelUnavailable, tokenizer_at_hand
 from engine.outputs import output_keys
-from engine.plan import Plan, Stage
+from engine.plan import Plan, Stage, rows_of
 from engine.verification.cells import CellLook, hold_tokens, open_cell_look
 from engine.verification.corpora import (
     hold_journal,
@@ -97,7 +97,10 @@ class Look:
         stages = [stage for stage in self._plan.stages.values() if stage.kind in of]
         for stage in stages:
             file = of[stage.kind](stage.name)
-            if file.is_file() and look_at_journal(layout, file, stage.id, self.report):
+            if not file.is_file():
+                continue
+            odd = rows_of(self._plan, stage, layout)
+            if look_at_journal(layout, file, stage.id, self.report, odd):
                 whole.add(stage.id)
         self._superseded = look_at_superseded(layout, self.report)
         return whole

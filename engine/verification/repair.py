@@ -15,14 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.outputs import folder_key, output_keys
-from engine.plan import FOLDERS, Plan
+from engine.plan import FOLDERS, Plan, rows_of
 from engine.verification.findings import Finding, Kind, Report
 from engine.verification.lists import Lists
 from manifests.errors import shorten
 from store.atomic import sync_folder, written_whole
 from store.digests import DamagedList, digests_of, parse_digests, write_digests
-from store.journal import damaged_lines
+from store.journal import Damage, damaged_lines
 from store.journal_lines import blanked, mended
+from store.journal_shapes import Odd, any_row
 from store.layout import Layout
 from store.mirror import push_file
 from store.places import MARK, Far, delete_objects, read_object, stays_inside, write_object
@@ -67,7 +68,7 @@ def repair(plan: Plan, layout: Layout, lists: Lists, report: Report) -> Repair:
         elif finding.key.endswith("/journal.jsonl") and finding.kind is Kind.MISSING:
             done.left.append(f"{finding.key}: {BRING_BACK}")
         elif is_journal(finding.key) and finding.kind is not Kind.MISSING:
-            _mend_journal(layout, lists, finding, done)
+            _mend_journal(plan, layout, lists, finding, done)
         elif not finding.key.startswith("digests/"):
             touched.add(finding.stage)
             _move(layout, _piece(layout, finding), done)
@@ -141,11 +142,12 @@ def _copy_again(layout: Layout, finding: Finding, report: Report, done: Repair) 
     done.done.append(f"{finding.key}: copied to the object store again")
 
 
-def _mend_journal(layout: Layout, lists: Lists, finding: Finding, done: Repair) -> None:
+def _mend_journal(plan: Plan, layout: Layout, lists: Lists, finding: Finding, done: Repair) -> None:
     """Turn flipped bits of a journal back, blank rows that stay damaged, and cut a torn end off."""
     file, key = layout.run / finding.key, finding.key
     kind = finding.stage.partition(":")[0]
-    found = _mended(file)
+    stage = plan.stages.get(finding.stage)
+    found = _mended(file, any_row if stage is None else rows_of(plan, stage, layout))
     if found is None:
         what = "the next run measures what it lacks" if kind == "steer" else BRING_BACK
         done.left.append(f"{key}: it cannot be mended; {what}")
@@ -215,15 +217,16 @@ def _renew_kept(layout: Layout, root: str, done: Repair) -> None:
 BRING_BACK = "the sealed corpus stands without it, but bring it back from a copy: it holds replies"
 
 
-def _mended(file: Path) -> tuple[bytes, int] | None:
+def _mended(file: Path, odd: Odd) -> tuple[bytes, int] | None:
     """Return a journal without its damage, and how many rows were lost; None where it has none.
 
-    None, too, where a row cannot be blanked, or the header is lost.
+    A row that no run writes is lost as one that stays damaged. None, too, where a row cannot be
+    blanked, or the header is lost.
     """
     content, lost = file.read_bytes(), 0
-    damage = list(damaged_lines(file))
+    damage = list(damaged_lines(file, odd))
     for part in reversed(damage):
-        good = part.good if part.torn else mended(part.content)
+        good = _made_good(part)
         if good is None:
             lost += 1
             good = b"" if part.torn else blanked(part.content)
@@ -231,6 +234,12 @@ def _mended(file: Path) -> tuple[bytes, int] | None:
                 return None
         content = content[: part.start] + good + content[part.start + len(part.content) :]
     return (content, lost) if damage else None
+
+
+def _made_good(part: Damage) -> bytes | None:
+    if part.torn:
+        return part.good
+    return None if part.odd is not None else mended(part.content)
 
 
 def _renew_list(plan: Plan, layout: Layout, finding: Finding, touched: bool, done: Repair) -> None:
