@@ -47,6 +47,10 @@ class InputError(Exception):
         self.problems = found
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        """Give what it is made again from in another process: workers raise it, too."""
+        return InputError, (self.problems,)
+
 
 def shorten(value: object, limit: int = 60) -> str:
     """Return repr(value) on one line, at most `limit` characters long."""

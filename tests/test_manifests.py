@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from engine.plan import Plan
 from manifests import InputError, load_study
+from manifests.errors import Problem
 from manifests.resolve import assign_topics
 from manifests.schema import Manifest, Strict
 from tests.tiny import write_manifest
@@ -236,3 +238,9 @@ def test_a_model_may_have_a_reader_of_its_own(tmp_path: Path, tiny_model: Path) 
     assert stages(reading_dtype="float32") == plain
     with pytest.raises(InputError, match=r"models\.one\.backend"):
         stages(backend="hands")
+
+
+def test_bad_input_that_a_worker_finds_arrives_as_it_was() -> None:
+    there = InputError([Problem(Path("m.yaml"), n, "key", "what") for n in range(3)])
+    here = pickle.loads(pickle.dumps(there))
+    assert (here.problems, str(here)) == (there.problems, str(there))
