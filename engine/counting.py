@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.models import ModelUnavailable
+from manifests.errors import InputError, Problem
 
 BATCH = 1024
 """Texts encoded at once: an encoding takes some 100 bytes a token, too much for a whole corpus."""
@@ -27,7 +27,7 @@ class TokenCounter:
             whole: count all tokens of a text, though the file may say to cut it off or to fill up.
 
         Raises:
-            ModelUnavailable: it is not a tokenizer.
+            InputError: it is not a tokenizer.
         """
         from tokenizers import Tokenizer
 
@@ -42,7 +42,7 @@ class TokenCounter:
         """Return how many tokens each text has.
 
         Raises:
-            ModelUnavailable: the tokenizer fails on a text.
+            InputError: the tokenizer fails on a text.
         """
         counts: list[int] = []
         with _told(self._file):
@@ -58,5 +58,5 @@ def _told(file: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the library raises nothing more special
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        what = f"{file}: no tokenizer that can be used ({line}); bring the model's own file back"
-        raise ModelUnavailable(what) from None
+        what = f"no tokenizer that can be used ({line}); bring the model's own file back"
+        raise InputError(Problem(file, None, "", what)) from None

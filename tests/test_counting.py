@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from engine import counting
 from engine.counting import TokenCounter
-from engine.models import ModelUnavailable
+from manifests.errors import InputError
 from tests.tiny import sentence, write_manifest
 from tests.verified import command, opened
 
@@ -35,7 +35,7 @@ def test_a_broken_tokenizer_is_one_line_that_names_it(
     good = (tiny_model / "tokenizer.json").read_bytes()
     contents = {"cut": good[: len(good) // 2], "not UTF-8": b'{"model": "\xff"}'}
     file.write_bytes(contents[name] if name in contents else BROKEN[name].encode())
-    with pytest.raises(ModelUnavailable) as error:
+    with pytest.raises(InputError) as error:
         TokenCounter(file).count(["a word"])
     assert str(error.value).startswith(f"{file}: no tokenizer that can be used (")
     assert len(str(error.value).splitlines()) == 1
@@ -67,6 +67,6 @@ def test_a_plan_with_a_broken_tokenizer_is_one_line(tiny_model: Path, tmp_path: 
     (model / "tokenizer.json").write_text("{}")
     run = opened(write_manifest(tmp_path / "study", model))
     code, _, err = command(run, "plan")
-    assert code == 1
+    assert code == 2
     assert err.startswith(f"{model / 'tokenizer.json'}: no tokenizer that can be used (")
     assert len(err.splitlines()) == 1

@@ -282,7 +282,7 @@ def hold_tokens(look: CellLook, texts: Sequence[Text], tokenizer: Path, report: 
     all texts have in common is left out of the comparison.
 
     Raises:
-        ModelUnavailable: the tokenizer cannot be used.
+        InputError: the tokenizer cannot be used.
     """
     counted = TokenCounter(tokenizer, whole=True).count([text.text for text in texts])
     rows = [row for shard in look.done for row in shard_span(look.folder, shard)]

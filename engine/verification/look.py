@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Callable
 
-from engine.models import ModelUnavailable, tokenizer_at_hand
+from engine.models import tokenizer_at_hand
 from engine.outputs import output_keys
 from engine.plan import Plan, Stage, rows_of
 from engine.verification.cells import CellLook, hold_tokens, open_cell_look
@@ -26,6 +26,7 @@ from engine.verification.lists import (
     read_lists,
 )
 from engine.verification.records import hold_figures, look_at_records
+from manifests.errors import InputError
 from store.corpus import Corpus
 from store.digests import digest_of
 from store.layout import LARGE, Layout
@@ -158,7 +159,7 @@ class Look:
         elif texts is not None and len(cell.text_id) == len(texts):
             try:
                 hold_tokens(cell, texts, tokenizer, report)
-            except ModelUnavailable as error:
+            except InputError as error:
                 report.notes.append(f"{stage.id}: tokens not counted: {error}")
         return cell
 
