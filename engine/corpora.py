@@ -103,14 +103,14 @@ def describe_corpora(ledger: Ledger, here: Workers) -> None:
         names = list(ledger.plan.study.manifest.corpora)
         ledger.listener(StageStarted(stage.id, len(names), 0, "corpora"))
         with ledger.failing([stage.id]):
-            jobs = [_description_job(ledger, here, name) for name in names]
+            jobs = [_description_job(ledger, here, stage, name) for name in names]
             futures = [here.submit(tasks.describe_corpus, job) for job in jobs]
             tables = str(ledger.layout.tables)
             figures = here.do(tasks.write_corpus_tables, futures, tables, stage.fingerprint)
             ledger.finish(stage, started, figures)
 
 
-def _description_job(ledger: Ledger, here: Workers, corpus: str) -> dict[str, Any]:
+def _description_job(ledger: Ledger, here: Workers, stage: Stage, corpus: str) -> dict[str, Any]:
     """Return what `engine.tasks.describe_corpus` takes."""
     plan, layout = ledger.plan, ledger.layout
     writing = plan.study.writing.get(corpus)
@@ -130,4 +130,5 @@ def _description_job(ledger: Ledger, here: Workers, corpus: str) -> dict[str, An
         "checks": plan.checks(corpus),
         "tokenizer": None if file is None else (tokenizer, file),
         "norms": plan.study.norms,
+        "fingerprint": stage.fingerprint,
     }

@@ -30,7 +30,7 @@ from store.shards import group_attributes, missing_shards, n_shards, shard_texts
 VERSIONS = {
     "generate": 2,
     "import": 2,
-    "describe": 2,
+    "describe": 3,
     "extract": 3,
     "words": 1,
     "analyze": 7,

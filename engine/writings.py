@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine import tasks
 from engine.child import ChildFailed
 from engine.events import Note
+from engine.generation.flags import FINGERPRINT_DIGITS
 from engine.generation.prompts import writing_to_json
 from engine.ledger import Ledger
 from engine.machines.workers import MODEL_SLOT, REST_SECONDS, TRIES, Workers
@@ -203,17 +204,18 @@ def _settle(future: Future, share: Share) -> None:
             figures = results["corpora"][f"{ledger.label}{stage.id}"]
             given_up = figures.pop("given_up")
             if given_up:
-                ledger.fail(stage.id, _list_given_up(ledger, stage.name, given_up, figures["kept"]))
+                ledger.fail(stage.id, _list_given_up(ledger, stage, given_up, figures["kept"]))
             else:
                 ledger.finish(stage, started, figures, identity=figures.pop("identity"))
 
 
-def _list_given_up(ledger: Ledger, corpus: str, given_up: dict[str, str], kept: int) -> str:
+def _list_given_up(ledger: Ledger, stage: Stage, given_up: dict[str, str], kept: int) -> str:
     """Write down what a corpus lacks and why; return it in a sentence."""
-    rows = [["request", "reason"], *([request, why] for request, why in given_up.items())]
+    made_by = stage.fingerprint[:FINGERPRINT_DIGITS]
+    rows = [[request, why, made_by] for request, why in given_up.items()]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    file = ledger.layout.given_up(corpus)
+    csv.writer(text, lineterminator="\n").writerows([["request", "reason", "fingerprint"], *rows])
+    file = ledger.layout.given_up(stage.name)
     write_text(file, text.getvalue())
     checks = Counter(why.partition(":")[0] for why in given_up.values())
     reasons = ", ".join(f"{check} {n}" for check, n in checks.most_common())

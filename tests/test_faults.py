@@ -202,7 +202,7 @@ def test_what_is_refused_too_often_is_listed_and_can_be_mended(
     rows = [r for r in read_journal(layout.journal("own"), odd_reply) if "request" in r]
     single = {r["request"] for r in rows if r["reason"] and r["request"].count("/") == 2}
     neutral = {r["request"] for r in rows if r["reason"] and r["request"].startswith("neutral")}
-    assert lines[0] == "request,reason"
+    assert lines[0] == "request,reason,fingerprint"
     assert {line.split(",")[0] for line in lines[1:]} == single | neutral
     assert single
     assert f"texts refused too often: {len(lines) - 1} (the last time for" in done.stdout

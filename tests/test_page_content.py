@@ -71,8 +71,8 @@ def test_flagged_texts_of_an_imported_corpus(tmp_path: Path) -> None:
     texts = list(scribe.demand.texts(scribe.file))
     seal_corpus(tmp_path / "stories.parquet", texts)
     flagged = tmp_path / "flagged.csv"
-    rows = [f'{t.text_id},leak,"holds ""x"", {n}"' for n, t in enumerate(texts[:5])]
-    flagged.write_text("\n".join(["text_id,check,found", *rows]) + "\n")
+    rows = [f'{t.text_id},leak,"holds ""x"", {n}",f00d' for n, t in enumerate(texts[:5])]
+    flagged.write_text("\n".join(["text_id,check,found,fingerprint", *rows]) + "\n")
     job = {
         "name": "own",
         "writer": None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.counting import TokenCounter
 from engine.generation.demand import Demand
-from engine.generation.flags import TEXT_CHECKS, flag_texts
+from engine.generation.flags import FINGERPRINT_DIGITS, TEXT_CHECKS, flag_texts
 from manifests.norms import Norms
 from manifests.resolve import Writing
 from manifests.schema import Checks
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 REPLY_CHECKS = ("truncated", "unfinished", "story_count")
 """Checks of a reply as a whole, beside those of its texts."""
-FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def describe(
     checks: Checks,
     tokenizer: tuple[str, str] | None,
     norms: Sequence[Norms],
+    fingerprint: str,
 ) -> Description:
     """Describe a sealed corpus and write the list of its texts that break a check.
 
@@ -88,6 +88,7 @@ def describe(
             stories,
             flagged,
             checks,
+            fingerprint,
             names=TEXT_CHECKS if writing is None else checks.skip,
             templates=() if writing is None else tuple(vars(writing.prompts).values()),
         ),

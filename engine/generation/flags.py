@@ -19,29 +19,34 @@ TEXT_CHECKS: tuple[TextCheck, ...] = get_args(TextCheck)
 Flag = tuple[str, TextCheck, str]
 """A text's id, the check that it breaks, and what was found."""
 
+FINGERPRINT_DIGITS = 16
+"""Of the stage that made a row, in tables and lists."""
+
 
 def flag_texts(
     stories: Path,
     target: Path,
     checks: Checks,
+    fingerprint: str,
     names: Collection[TextCheck] = TEXT_CHECKS,
     templates: Collection[str] = (),
 ) -> dict[str, int]:
-    """Write a table of (text_id, check, found) and return the number of texts for each check.
+    """Write a table of (text_id, check, found, fingerprint); return how many texts break each.
 
     Args:
         stories: a sealed corpus.
         target: the CSV to write; of a corpus without flaws it holds the header only.
         checks: thresholds.
+        fingerprint: of the stage that describes the corpus; its first digits go into each row.
         names: checks to look at, none of which refuses a text of this corpus.
         templates: prompts that its texts may echo.
     """
     counts: Counter[str] = Counter(dict.fromkeys(names, 0))
     with written_whole(target) as partial, partial.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(("text_id", "check", "found"))
+        writer.writerow(("text_id", "check", "found", "fingerprint"))
         for flag in _flags(stories, checks, names, templates):
-            writer.writerow(flag)
+            writer.writerow((*flag, fingerprint[:FINGERPRINT_DIGITS]))
             counts[flag[1]] += 1
     return dict(counts)
 

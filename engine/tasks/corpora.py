@@ -104,7 +104,7 @@ def describe_corpus(job: dict[str, Any]) -> Description:
 
     Args:
         job: `corpus`, `writing` (None for an imported one), `journal`, `stories`, `flagged`,
-            `checks`, `tokenizer` (model and file, or None) and `norms`.
+            `checks`, `tokenizer` (model and file, or None), `norms` and the stage's `fingerprint`.
     """
     writing = None if job["writing"] is None else writing_from_json(job["writing"])
     return describe(
@@ -116,6 +116,7 @@ def describe_corpus(job: dict[str, Any]) -> Description:
         checks=job["checks"],
         tokenizer=job["tokenizer"],
         norms=job["norms"],
+        fingerprint=job["fingerprint"],
     )
 
 
