@@ -15,6 +15,7 @@ from rich.text import Text
 
 from engine.costs.architecture import model_sizes
 from engine.plan import Plan, State, Status
+from engine.shown_tables import MEND, refuse_odd_tables
 from manifests.builtin import BUILTIN_MODELS
 from manifests.errors import InputError, Problem, one_line
 from manifests.families import FAMILIES, readers
@@ -157,7 +158,8 @@ def about_tables(layout: Layout) -> Iterator[None]:
     """Turn what comes of showing damaged tables into one line that names one.
 
     Raises:
-        InputError: in place of any other error, where a table is not as it was written.
+        InputError: in place of any other error, where a table is not as it was written, or holds
+            other things than a run writes.
     """
     try:
         yield
@@ -165,6 +167,7 @@ def about_tables(layout: Layout) -> Iterator[None]:
         stages = ("tables", "effects", "describe")
         changed = [key for kind in stages for key in changed_files(layout, kind, "all")]
         if not changed:
+            refuse_odd_tables(layout.tables)
             raise
         what = "damaged; after `emovec verify MANIFEST --repair` the next run makes it again"
         raise InputError(Problem(layout.run / changed[0], None, "", what)) from None
@@ -178,6 +181,9 @@ def print_results(console: Console, plan: Plan, layout: Layout) -> None:
     contrast = plan.study.manifest.analysis.contrasts[0]
     norms = plan.study.norms[0].name
     chosen = geometry[(geometry["contrast"] == contrast) & (geometry["norms"] == norms)]
+    if chosen.empty:
+        what = f"no rows of {contrast} with {norms}; {MEND}"
+        raise InputError(Problem(layout.tables / "geometry.csv", None, "contrast", what))
     cells = list(dict.fromkeys(zip(chosen["model"], chosen["corpus"], strict=True)))
     if len(cells) <= MAX_LAYER_TABLES:
         for model, corpus in cells:

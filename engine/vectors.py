@@ -24,6 +24,7 @@ from engine.plan import Plan, State, Status
 from manifests.errors import InputError, Problem, shorten
 from manifests.norms import shipped_norms
 from manifests.resolve import Cell
+from store.labelled import TEXT, Expected, check_arrays
 from store.layout import Layout
 from store.records import Record
 from store.residuals import open_residuals
@@ -47,6 +48,24 @@ SOURCES = {
     "Becirspahic, Yao & Sereno 2019, CC BY 4.0)."
 }
 """Whom to name for directions made with shipped norms."""
+
+
+AT = ("window", "layer", "contrast")
+RESULTS: Expected = {
+    **{name: ((name,), TEXT) for name in ("window", "contrast", "norms", "axis", "estimator")},
+    **{name: ((name,), "i") for name in ("layer", "component")},
+    **dict.fromkeys(("r", "p", "p_corrected"), ((*AT, "norms", "component"), "f")),
+    "direction": (
+        ("contrast", "norms", "axis", "estimator", "window", "layer", "d_model"),
+        "f",
+    ),
+    "held_out_r": ((*AT, "norms", "axis", "estimator"), "f"),
+    "explained_variance": ((*AT, "component"), "f"),
+    "n_rated": ((*AT, "norms"), "i"),
+    "n_neutral_components": (AT, "i"),
+    "missing": (AT, TEXT),
+}
+"""What vectors take from a cell's results: dimensions, and kinds of numpy's types."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +165,9 @@ class _Export:
         elif ANALYSED[wanted.contrast] not in plan.study.manifest.analysis.contrasts:
             self._no_results = f"the manifest's analysis leaves out {ANALYSED[wanted.contrast]}"
         else:
-            self._results = open_analysis(layout.analysis(cell.name), as_dask=False)
+            results = layout.analysis(cell.name)
+            self._results = open_analysis(results, as_dask=False)
+            check_arrays(results, self._results, RESULTS)
         done = None if self._results is None else analysed.record
         self._records: dict[str, Record | None] = {"extract": extracted.record, "analyze": done}
         assert extracted.record is not None

@@ -19,6 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from store.corpus import Text
+from store.labelled import TEXT, check_arrays, open_labelled
 from store.places import MARK, Far, Place, replaced_folder, sizes, told, write_whole, zarr_store
 from store.shards import (
     group_attributes,
@@ -198,6 +199,7 @@ def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
 
     Raises:
         FileNotFoundError: there is no store, or shards of it are missing.
+        InputError: it lacks arrays, or has others than `create_residuals` makes.
     """
     if group_attributes(folder) is None:
         raise FileNotFoundError(f"{folder}: nothing was extracted here")
@@ -206,8 +208,21 @@ def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
             f"{folder}: {len(missing)} of {n_shards(folder)} shards are missing"
         )
     store = zarr_store(folder, read_only=True)
-    chunks: Any = {} if as_dask else None
-    return xr.open_zarr(store, consolidated=False, chunks=chunks, zarr_format=3)
+    opened = open_labelled(folder, store, as_dask)
+    expected = {name: (dims, _KINDS.get(unit, "f")) for name, (dims, unit) in ARRAYS.items()}
+    check_arrays(folder, opened, {**expected, **COORDINATES})
+    return opened
+
+
+_KINDS = {"tokens": "i", "position": "i"}
+COORDINATES = {
+    "text_id": (("text",), TEXT),
+    "kind": (("text",), TEXT),
+    "emotion": (("text",), TEXT),
+    "window": (("window",), TEXT),
+    "layer": (("layer",), "i"),
+}
+"""Dimensions and kinds (numpy's) of the coordinates."""
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from store.atomic import written_whole
+from store.labelled import open_labelled
 from store.places import Place, replaced_folder, there, zarr_store
 
 STRING = np.dtypes.StringDType()
@@ -30,12 +30,11 @@ def open_analysis(folder: Place, as_dask: bool = True) -> xr.Dataset:
 
     Raises:
         FileNotFoundError: the cell was not analysed.
+        InputError: its arrays do not fit together.
     """
     if not there(folder):
         raise FileNotFoundError(f"{folder}: nothing was analysed here")
-    store = zarr_store(folder, read_only=True)
-    chunks: Any = {} if as_dask else None
-    return xr.open_zarr(store, consolidated=False, chunks=chunks, zarr_format=3)
+    return open_labelled(folder, zarr_store(folder, read_only=True), as_dask)
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[Path]:
