@@ -15,6 +15,7 @@ from analysis.paging import page_names
 from analysis.report.content import CorpusContent, Refused, RunContent, SteeringContent, Story
 from engine.generation.demand import Demand
 from engine.generation.prompts import writing_from_json, writing_to_json
+from manifests.errors import InputError, Problem, shorten
 from store.atomic import write_text
 from store.corpus import Text, iter_texts
 from store.journal import read_journal
@@ -243,10 +244,22 @@ def _refused(demand: Demand, journal: Path, counts: dict[str, int]) -> Iterator[
                 del wanted[check]
 
 
+MAKE_AGAIN = "remove the file; after `emovec verify MANIFEST --repair` the next run makes it again"
+
+
 def _flagged(file: Path, stories: Path) -> Iterator[Refused]:
-    """Yield the first few texts that break each check and stay in."""
+    """Yield the first few texts that break each check and stay in.
+
+    Raises:
+        InputError: it is another list than `describe` writes.
+    """
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    for number, row in enumerate(rows, start=1):
+        for column in ("text_id", "check", "found"):
+            if row.get(column) is None:
+                what = f"row {number} has no such column; {MAKE_AGAIN}"
+                raise InputError(Problem(file, None, column, what))
     chosen: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         some = chosen.setdefault(row["check"], [])
@@ -256,5 +269,8 @@ def _flagged(file: Path, stories: Path) -> Iterator[Refused]:
     texts: dict[str, Text] = {t.text_id: t for t in iter_texts(stories) if t.text_id in wanted}
     for some in chosen.values():
         for row in some:
-            text = texts[row["text_id"]]
+            text = texts.get(row["text_id"])
+            if text is None:
+                what = f"no text {shorten(row['text_id'])} in {stories.name}; {MAKE_AGAIN}"
+                raise InputError(Problem(file, None, "text_id", what))
             yield Refused(f"{row['check']}: {row['found']}", text.emotion or "", text.text)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from engine.generation.demand import Demand
 from engine.generation.prompts import writing_to_json
 from engine.page import EXAMPLES, carried_tables, corpus_content
+from manifests.errors import InputError
 from store.corpus import seal_corpus
 from tests.test_demand import Scribe, writing
 
@@ -85,6 +87,15 @@ def test_flagged_texts_of_an_imported_corpus(tmp_path: Path) -> None:
     assert [r.reason for r in found.refused] == [f'leak: holds "x", {n}' for n in range(EXAMPLES)]
     assert [r.text for r in found.refused] == [t.text for t in texts[:EXAMPLES]]
     assert found.prompts == {}
+    odd = (
+        ("a,b\n1,2\n", "text_id: row 1"),
+        ("text_id,check,found\nz,y,x\n", "text_id: no text 'z'"),
+    )
+    for content, said in odd:
+        flagged.write_text(content)
+        with pytest.raises(InputError) as error:
+            corpus_content(job, 9, pd.DataFrame())
+        assert str(error.value).startswith(f"{flagged}: text_id: {said}")
 
 
 def test_ratings_stay_at_home_and_the_main_tables_come_first(tmp_path: Path) -> None:
