@@ -95,7 +95,7 @@ def test_flagged_texts_of_an_imported_corpus(tmp_path: Path) -> None:
         flagged.write_text(content)
         with pytest.raises(InputError) as error:
             corpus_content(job, 9, pd.DataFrame())
-        assert str(error.value).startswith(f"{flagged}: text_id: {said}")
+        assert str(error.value).startswith(f"{flagged}: {said}")
 
 
 def test_ratings_stay_at_home_and_the_main_tables_come_first(tmp_path: Path) -> None:
