@@ -86,7 +86,7 @@ def models_table(cells: list[CellResults], most: int = MOST_ROWS) -> pd.DataFram
     for each layer of the first model that of the second at the nearest depth, and the one that is
     most like it (debiased).
     """
-    whole = _n_layer_pairs(cells) <= most
+    whole = n_layer_pairs(cells) <= most
     frames = []
     for pair in _pairs(cells, lambda cell: cell.corpus):
         first, second = pair.units
@@ -144,8 +144,8 @@ def _joined(frames: list[tuple[tuple[int, ...], pd.DataFrame]], columns: list[st
     return pd.concat(ordered, ignore_index=True)[columns]
 
 
-def _n_layer_pairs(cells: list[CellResults]) -> int:
-    """Return the rows of all layers of all models on the same corpus."""
+def n_layer_pairs(cells: list[CellResults]) -> int:
+    """Return how many rows `models_table` would have of all layers."""
     return sum(
         a.results.sizes["layer"] * b.results.sizes["layer"] * len(_choices(a, b))
         for a, b in combinations(cells, 2)

@@ -11,7 +11,7 @@ from typing import Any
 from analysis.contrasts import emotion_names
 from analysis.settings import Settings
 from engine import tasks
-from engine.events import StageProgress, StageStarted
+from engine.events import Note, StageProgress, StageStarted
 from engine.ledger import Ledger
 from engine.machines.workers import TRIES, Workers
 from engine.page import page_job
@@ -201,6 +201,8 @@ def compare_cells(ledger: Ledger, here: Workers, kind: str) -> None:
             if kind == "tables":
                 seed = ledger.plan.study.manifest.analysis.seed
                 found = here.do(tasks.write_tables, cells, str(layout.tables), seed)
+                for note in found.pop("notes"):
+                    ledger.listener(Note(note))
             elif kind == "figures":
                 found = here.do(tasks.draw_figures, cells, str(layout.figures))
             else:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 
+from analysis import across
 from analysis.across import corpora_table, grids_table, models_table
 from analysis.cell import join_layers
 from analysis.layer import analyse_layer
@@ -54,6 +58,29 @@ def test_cells_are_compared_over_the_emotions_that_both_have() -> None:
         want = cka_grid(*full, debiased=debiased)
         assert table.loc[(0, 2), name] == pytest.approx(want[1, 3])
         assert (table["n_emotions"] == E).all()
+
+
+def test_many_models_are_compared_in_any_order_of_work_and_by_corresponding_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cells = [made(f"m{n}", "a", n, left_out=n % 2)[0] for n in range(5)]
+    whole = models_table(cells)
+    names = [f"m{n}" for n in range(5)]
+    pairs = whole[["model", "model_b"]].drop_duplicates().to_numpy().tolist()
+    assert pairs == [[a, b] for a, b in combinations(names, 2)]
+    monkeypatch.setattr(across, "AT_ONCE", 2)
+    assert_frame_equal(models_table(cells), whole)
+
+    few = models_table(cells, most=len(whole) - 1)
+    keys = ["model", "model_b", "window", "contrast", "layer", "layer_b"]
+    merged = few.merge(whole, on=keys, suffixes=("", "_whole"))
+    assert len(merged) == len(few) < len(whole)
+    np.testing.assert_array_equal(merged["cka"], merged["cka_whole"])
+    for _, found in few.groupby([*keys[:5]]):
+        (at,) = set(found["layer"])
+        grid = whole.merge(found[keys[:5]].drop_duplicates(), on=keys[:5])
+        alike = grid.loc[grid["cka_debiased"].idxmax(), "layer_b"]
+        assert set(found["layer_b"]) == {at, alike}  # all have as many layers: depths are the same
 
 
 def test_grids_are_compared_over_pairs_of_blocks() -> None:

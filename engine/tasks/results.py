@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str, Any]:
-    """Write every table over all cells."""
+    """Write every table over all cells; return their number and what has to be said of them."""
     from analysis import across, tables
     from analysis.claim_tables import claims_table, norms_table, profiles_table, summary_table
     from analysis.detection_table import detected_emotions_table, detection_table
@@ -63,7 +63,13 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
     }
     for name, page in pages.items():
         write_text(Path(folder) / f"{name}.md", page)
-    return {"files": len(files) + len(pages)}
+    notes = []
+    if (rows := across.n_layer_pairs(found)) > across.MOST_ROWS:
+        notes.append(
+            f"cka_models.csv has layers of two models that correspond only: of all there would be "
+            f"{rows:,} rows"
+        )
+    return {"files": len(files) + len(pages), "notes": notes}
 
 
 def write_effects(
