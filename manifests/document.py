@@ -135,7 +135,8 @@ def _walk(
         for index, value in enumerate(node.value):
             _walk(file, loader, value, (*path, index), lines)
     elif (wrong := _wrong(loader, node)) is not None:
-        raise InputError(Problem(file, node.start_mark.line + 1, dotted(path), wrong))
+        what = wrong if path else f"not a mapping of keys, but one value: {wrong}"
+        raise InputError(Problem(file, node.start_mark.line + 1, dotted(path), what))
 
 
 def _wrong(loader: _Loader, node: yaml.Node) -> str | None:

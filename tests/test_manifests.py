@@ -141,6 +141,13 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text)
 
 
+def test_a_number_too_large_for_a_setting_is_told_as_no_manifest_where_it_stands_alone(
+    tmp_path: Path,
+) -> None:
+    (told,) = problems(tmp_path, "9" * 40)
+    assert told.startswith("m.yaml:1: not a mapping of keys, but one value: '9999")
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     for raw in (b"name: \xff\xfe", b"name: a\x00b", b"a: " + b"[" * 5000):
