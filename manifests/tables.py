@@ -51,12 +51,15 @@ def _checked(file: Path, line: int, columns: list[str], needed: Sequence[str]) -
             raise InputError(Problem(file, line, column, "this column is missing"))
     if len(columns) > MAX_COLUMNS:
         raise InputError(Problem(file, line, "", f"over {MAX_COLUMNS:,} columns"))
-    seen: set[str] = set()
-    for column in columns:
-        if column in seen:
+    seen: dict[str, int] = {}
+    for number, column in enumerate(columns, start=1):
+        if column in seen and column.strip():
             what = f"the column {shorten(column)} stands here twice"
             raise InputError(Problem(file, line, column, what))
-        seen.add(column)
+        if column in seen:
+            what = f"has no name, nor has column {seen[column]}; name them, or take them out"
+            raise InputError(Problem(file, line, f"column {number}", what))
+        seen[column] = number
     return columns
 
 

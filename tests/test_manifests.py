@@ -168,6 +168,10 @@ def test_a_prompt_file_without_its_placeholders_is_refused(tmp_path: Path) -> No
     ("rows", "expected"),
     [
         ("word,valence\nhappy,1\n", "norms.csv:1: arousal: this column is missing"),
+        (
+            "word,valence,arousal,,\nhappy,1,1,,\n",
+            "norms.csv:1: column 5: has no name, nor has column 4; name them, or take them out",
+        ),
         ("word,valence,arousal\nhappy,1,x\n", "norms.csv:2: arousal: expected a number, got 'x'"),
         ("word,valence,arousal\nhappy,1,\n", "norms.csv:2: arousal: expected a number, got ''"),
         ("word,valence,arousal\nhappy,1,nan\n", "norms.csv:2: arousal: expected a number"),
