@@ -33,7 +33,7 @@ SUMMARY = (
 )
 
 
-def claims_table(cells: list[CellResults]) -> pd.DataFrame:
+def claims_table(cells: list[CellResults], model: str | None = None) -> pd.DataFrame:
     """Return one row for each claim, cell or pair of corpora, and choice.
 
     `norms` is "" for a claim that needs no ratings, `estimator` for one that needs none, and
@@ -41,6 +41,10 @@ def claims_table(cells: list[CellResults]) -> pd.DataFrame:
     and are counted once. `estimator` is that of CKA or of valence directions. `figure` is what
     decides, with its interval over `over`; `at` the blocks it is of; `norms_agreement` is r of the
     norms' ratings with the run's first norms', on the axis that the claim is about.
+
+    Args:
+        cells: all of them, those with random weights too that others are held against.
+        model: whose rows are wanted; every model's when None.
     """
     rows = []
     views: dict[tuple[str, str, Choice], View] = {}
@@ -50,6 +54,8 @@ def claims_table(cells: list[CellResults]) -> pd.DataFrame:
 
     for claim in CLAIMS:
         for a, b in _subjects(claim, cells):
+            if model not in (None, a.model):
+                continue
             for choice in _choices(claim, a):
                 if claim.of_cell is not None:
                     found: Finding | None = claim.of_cell(view(a, choice), cells)

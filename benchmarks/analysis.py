@@ -30,8 +30,8 @@ from analysis.similarity import cka_grid, gram
 from benchmarks.report import about, heading, write
 from engine.analyses import submit_analysis
 from engine.machines.local import analysis_processes, local_cluster
-from engine.machines.workers import new_run
-from engine.tasks import AnalysedCell, write_tables
+from engine.machines.workers import WORTH_PROCESSES, new_run
+from engine.tasks import AnalysedCell, model_tables, write_tables
 from manifests.norms import Norms
 from store.corpus import Text
 from store.residuals import ShardBlock, create_residuals, open_residuals, write_shard
@@ -137,7 +137,7 @@ def _analyse(store: Path, folder: Path, n_cells: int, n_norms: int) -> tuple[flo
     n_tasks = len(WINDOWS) * open_residuals(store).sizes["layer"]
     with (
         local_cluster(new_run(()), lambda event: None) as here,
-        analysis_processes(here, n_tasks, lambda event: None) as analysts,
+        analysis_processes(here, n_tasks, lambda event: None, WORTH_PROCESSES) as analysts,
     ):
         started = time.perf_counter()
         running = [
@@ -156,7 +156,8 @@ def _analyse(store: Path, folder: Path, n_cells: int, n_norms: int) -> tuple[flo
             )
             for cell in range(n_cells)
         ]
-        here.do(write_tables, cells, str(tables), 0)
+        parts = [here.do(model_tables, cells, "m", 0)]
+        here.do(write_tables, cells, parts, str(tables))
         return analysed, time.perf_counter() - started - analysed
 
 

@@ -13,6 +13,7 @@ from analysis.settings import Settings
 from engine import tasks
 from engine.events import Note, StageProgress, StageStarted
 from engine.ledger import Ledger
+from engine.machines import Machines
 from engine.machines.workers import TRIES, Workers
 from engine.page import page_job
 from engine.plan import Plan, Stage, State, made_from
@@ -20,6 +21,9 @@ from store.corpus import iter_texts
 from store.layout import Layout
 from store.places import Place
 from store.residuals import open_residuals
+
+MANY_MODELS = 4
+"""Models from which starting processes for their tables is worth its seconds."""
 
 
 def n_layers_to_analyse(ledger: Ledger) -> int:
@@ -189,8 +193,9 @@ def submit_analysis(
     return Analysis(layers, joined)
 
 
-def compare_cells(ledger: Ledger, here: Workers, kind: str) -> None:
+def compare_cells(ledger: Ledger, machines: Machines, kind: str) -> None:
     """Make the `tables`, the `figures` or the `page` over all cells."""
+    here = machines.here
     for status in ledger.ready(kind):
         stage, started = status.stage, time.monotonic()
         layout = ledger.layout
@@ -199,8 +204,8 @@ def compare_cells(ledger: Ledger, here: Workers, kind: str) -> None:
         ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
         with ledger.failing([stage.id]):
             if kind == "tables":
-                seed = ledger.plan.study.manifest.analysis.seed
-                found = here.do(tasks.write_tables, cells, str(layout.tables), seed)
+                parts = _tables_by_model(ledger, machines, cells)
+                found = here.do(tasks.write_tables, cells, parts, str(layout.tables))
                 for note in found.pop("notes"):
                     ledger.listener(Note(note))
             elif kind == "figures":
@@ -209,6 +214,22 @@ def compare_cells(ledger: Ledger, here: Workers, kind: str) -> None:
                 job = page_job(ledger.plan, layout)
                 found = here.do(tasks.write_page, [job], str(layout.page))
             ledger.finish(stage, started, found)
+
+
+def _tables_by_model(
+    ledger: Ledger, machines: Machines, cells: Sequence[tasks.AnalysedCell]
+) -> list[dict[str, Any]]:
+    """Have what takes longest made for each model, in a process for each core if there are many."""
+    seed = ledger.plan.study.manifest.analysis.seed
+    needed: dict[str, set[str]] = {}
+    for cell in cells:
+        needed.setdefault(cell.model, {cell.model}).update({cell.twin or cell.model})
+    with machines.analysts(len(needed), worth=MANY_MODELS) as workers:
+        futures = [
+            workers.submit(tasks.model_tables, [c for c in cells if c.model in some], model, seed)
+            for model, some in needed.items()
+        ]
+        return [workers.result(future) for future in futures]
 
 
 def compare_effects(ledger: Ledger, here: Workers) -> None:

@@ -209,7 +209,7 @@ def _run_phases(ledgers: list[Ledger], machines: Machines, command: str) -> None
             compare_effects(ledger, machines.here)
         for kind in ("tables", "figures", "page"):
             if kind in wanted:
-                compare_cells(ledger, machines.here, kind)
+                compare_cells(ledger, machines, kind)
 
 
 def _describe_models(jobs: Sequence[Job], command: str, listener: Listener) -> bool:

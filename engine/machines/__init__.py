@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events import Listener, Note
-from engine.machines.workers import Run, Workers, new_run
+from engine.machines.workers import WORTH_PROCESSES, Run, Workers, new_run
 from store.places import Place
 
 if TYPE_CHECKING:
@@ -100,8 +100,13 @@ class Machines:
                 yield workers
 
     @contextmanager
-    def analysts(self, n_tasks: int) -> Iterator[Workers]:
-        """Give who analyses so many windows and layers."""
+    def analysts(self, n_tasks: int, worth: int = WORTH_PROCESSES) -> Iterator[Workers]:
+        """Give who analyses.
+
+        Args:
+            n_tasks: windows and layers, or whatever else there is to do.
+            worth: number of tasks for which processes are started on this machine.
+        """
         from engine.machines.local import analysis_processes
 
         cluster = self._called(1, n_tasks) if n_tasks else None
@@ -112,7 +117,7 @@ class Machines:
                 self._listener(Note(what))
             yield cluster
         else:
-            with analysis_processes(self.here, n_tasks, self._listener) as workers:
+            with analysis_processes(self.here, n_tasks, self._listener, worth) as workers:
                 yield workers
 
     def let_go(self) -> None:

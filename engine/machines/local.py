@@ -25,9 +25,6 @@ AWAKE = {"distributed.scheduler.worker-ttl": None}
 """A machine that was asleep, or starved, for minutes has not lost its workers: their processes and
 connections say whether they are there."""
 
-WORTH_PROCESSES = 40
-"""Windows and layers from which starting processes for them is worth its seconds."""
-
 
 @contextmanager
 def local_cluster(run: Run, listener: Listener) -> Iterator[Workers]:
@@ -106,7 +103,9 @@ def reading_workers(
 
 
 @contextmanager
-def analysis_processes(here: Workers, n_tasks: int, listener: Listener) -> Iterator[Workers]:
+def analysis_processes(
+    here: Workers, n_tasks: int, listener: Listener, worth: int
+) -> Iterator[Workers]:
     """Give workers that analyse, one process of one thread for each core.
 
     Threads of one process would wait for each other: much of the analysis is Python, and the
@@ -115,10 +114,11 @@ def analysis_processes(here: Workers, n_tasks: int, listener: Listener) -> Itera
 
     Args:
         here: the worker in this process.
-        n_tasks: windows and layers to analyse.
+        n_tasks: how many there are to do.
         listener: told what the tasks tell.
+        worth: how many are worth the start of processes.
     """
-    if cpu_count() < 2 or n_tasks < WORTH_PROCESSES:
+    if cpu_count() < 2 or n_tasks < worth:
         yield here
         return
     from distributed import Client

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MODEL_SLOT = {"model": 1}
 """Dask resource: a worker holds one model at a time."""
 
+WORTH_PROCESSES = 40
+"""Windows and layers from which starting processes for them is worth its seconds."""
+
 LOOK_SECONDS = 1.0
 """How often workers that have come, or a cluster that is gone, are looked for."""
 

@@ -16,7 +16,14 @@ from engine.tasks.corpora import (
     write_corpus_tables,
 )
 from engine.tasks.reading import cell_figures, read_shard, steer
-from engine.tasks.results import draw_figures, open_results, write_effects, write_page, write_tables
+from engine.tasks.results import (
+    draw_figures,
+    model_tables,
+    open_results,
+    write_effects,
+    write_page,
+    write_tables,
+)
 from engine.tasks.worker import WorkerUnfit, call, dask_setup, end_child, require_fit, stop_run
 
 __all__ = [
@@ -35,6 +42,7 @@ __all__ = [
     "import_corpus",
     "join_cell",
     "measure_prompts",
+    "model_tables",
     "open_results",
     "read_shard",
     "require_fit",

@@ -7,30 +7,66 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.tasks.analysis import AnalysedCell
+from engine.tasks.worker import one_thread_each
 from manifests.norms import Norms
 from store.places import place
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.effects import SteeredCell
 
 
-def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str, Any]:
-    """Write every table over all cells; return their number and what has to be said of them."""
+def model_tables(cells: list[AnalysedCell], model: str, seed: int) -> dict[str, pd.DataFrame]:
+    """Return a model's rows of the tables that take longest; other models do not matter to them.
+
+    Args:
+        cells: all cells of the model, and of those with random weights that it is held against.
+        model: its name.
+        seed: of k-means.
+    """
+    from analysis.claim_tables import claims_table, profiles_table
+    from analysis.geometry_table import geometry_table
+    from analysis.peak_layers import cluster_table
+
+    one_thread_each()
+    found = open_results(cells)
+    own = [cell for cell in found if cell.model == model]
+    return {
+        "clusters": cluster_table(own, geometry_table(own), seed),
+        "claims": claims_table(found, model),
+        "profiles": profiles_table(own),
+    }
+
+
+def write_tables(
+    cells: list[AnalysedCell], parts: list[dict[str, pd.DataFrame]], folder: str
+) -> dict[str, Any]:
+    """Write every table over all cells.
+
+    Args:
+        cells: all of them.
+        parts: what `model_tables` gives for each model.
+        folder: for the tables.
+
+    Returns:
+        Number of `files`, and `notes`: what has to be said of them.
+    """
     from analysis import across, tables
-    from analysis.claim_tables import claims_table, norms_table, profiles_table, summary_table
+    from analysis.claim_tables import norms_table, summary_table
     from analysis.detection_table import detected_emotions_table, detection_table
     from analysis.exclusions import exclusions_table
     from analysis.geometry_table import geometry_table
+    from analysis.joining import join_models
     from analysis.markdown import claims_markdown, clusters_markdown, geometry_markdown
-    from analysis.peak_layers import cluster_table, cosine_table
+    from analysis.peak_layers import cosine_table
     from store.atomic import write_text
     from store.results import write_tables as write
 
     found = open_results(cells)
     geometry = geometry_table(found)
-    clusters = cluster_table(found, geometry, seed)
-    claims = claims_table(found)
-    summary = summary_table(claims, found)
+    joined = {name: join_models([part[name] for part in parts], found) for name in parts[0]}
+    summary = summary_table(joined["claims"], found)
     files = write(
         Path(folder),
         {
@@ -45,20 +81,18 @@ def write_tables(cells: list[AnalysedCell], folder: str, seed: int) -> dict[str,
             "cka_grids": across.grids_table(found),
             "variance": tables.variance_table(found),
             "left_out": tables.left_out_table(found),
-            "clusters": clusters,
+            **joined,
             "emotion_cosines": cosine_table(found, geometry),
             "detection": detection_table(found),
             "detected_emotions": detected_emotions_table(found),
             "exclusions": exclusions_table(found),
-            "profiles": profiles_table(found),
-            "claims": claims,
             "claim_summary": summary,
             "norms": norms_table(found),
         },
     )
     pages = {
         "geometry": geometry_markdown(geometry),
-        "clusters": clusters_markdown(clusters),
+        "clusters": clusters_markdown(joined["clusters"]),
         "claims": claims_markdown(summary),
     }
     for name, page in pages.items():
