@@ -17,6 +17,7 @@ from engine.machines import Machines
 from engine.machines.workers import TRIES, Workers
 from engine.page import page_job
 from engine.plan import Plan, Stage, State, made_from
+from store.cell_attributes import NEEDED
 from store.corpus import iter_texts
 from store.layout import Layout
 from store.places import Place
@@ -96,7 +97,7 @@ def analyse_cells(ledgers: Sequence[Ledger], workers: Workers) -> None:
 
 def _begin_analysis(ledger: Ledger, workers: Workers, stage: Stage) -> Analysis:
     residuals = ledger.layout.residuals(stage.name)
-    emotions = emotion_names(open_residuals(residuals, as_dask=False))
+    emotions = emotion_names(open_residuals(residuals, as_dask=False, needed=NEEDED))
     settings = _settings(ledger, emotions)
     attributes = {
         "made_from": made_from(stage, ledger.inputs(stage)),
@@ -274,6 +275,7 @@ def analysed_cells(plan: Plan, layout: Layout) -> list[tasks.AnalysedCell]:
             str(layout.words(cell.corpus)),
             plan.random_twin(cell),
             plan.writer(cell.corpus),
+            plan.result_names(cell.model),
         )
         for cell in plan.study.cells
     ]

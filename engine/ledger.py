@@ -20,6 +20,7 @@ from engine.machines.workers import ClusterGone
 from engine.outputs import output_keys
 from engine.plan import Plan, Stage, State, Status
 from engine.versions import program_versions
+from manifests.errors import InputError
 from store.digests import digests_of, write_digests
 from store.layout import Layout
 from store.mirror import forget, push
@@ -155,8 +156,10 @@ class Ledger:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with log.open("a", encoding="utf-8") as stream:
                     traceback.print_exc(file=stream)
+            told = isinstance(error, InputError)  # names the file, and says what it is
             for stage in stages:
-                self.fail(stage, f"{type(error).__name__}: {error}", str(log))
+                what = str(error) if told else f"{type(error).__name__}: {error}"
+                self.fail(stage, what, str(log))
 
 
 def resolved_manifest(plan: Plan) -> str:

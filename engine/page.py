@@ -15,6 +15,7 @@ from analysis.paging import page_names
 from analysis.report.content import CorpusContent, Refused, RunContent, SteeringContent, Story
 from engine.generation.demand import Demand
 from engine.generation.prompts import writing_from_json, writing_to_json
+from engine.shown_tables import refuse_odd_tables
 from manifests.errors import InputError, Problem, shorten
 from store.atomic import write_text
 from store.corpus import Text, iter_texts
@@ -97,10 +98,21 @@ def steering_pictures(plan: Plan, layout: Layout) -> dict[str, str]:
 
 
 def write_page(jobs: list[dict[str, Any]], target: Path) -> int:
-    """Write the page of one run or several and return its bytes."""
+    """Write the page of one run or several and return its bytes.
+
+    Raises:
+        InputError: tables or a manifest hold other things than a run writes.
+    """
     from analysis.report.page import build_page
 
-    page = build_page([gather(job, CARRIED_BYTES // len(jobs)) for job in jobs])
+    try:
+        page = build_page([gather(job, CARRIED_BYTES // len(jobs)) for job in jobs])
+    except InputError:
+        raise
+    except Exception:
+        for job in jobs:
+            refuse_odd_tables(Path(job["tables"]))
+        raise
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target.stat().st_size

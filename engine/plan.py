@@ -213,6 +213,19 @@ class Plan:
         self._n_imported[corpus] = len(texts)
         return texts
 
+    def result_names(self, model: str) -> dict[str, list[Any]]:
+        """Return what the results of a model's cells are labelled with, by coordinate.
+
+        Without layers while they are not known.
+        """
+        manifest, layers = self.study.manifest, self.layers(model)
+        return {
+            **({} if layers is None else dict.fromkeys(("layer", "layer_b"), sorted(layers))),
+            "window": [window.name for window in manifest.extraction_of(model).windows],
+            "contrast": list(manifest.analysis.contrasts),
+            "norms": [norms.name for norms in self.study.norms],
+        }
+
     def _add(self, kind: str, name: str, settings: dict[str, Any], after: tuple[str, ...]) -> None:
         read = {stage: self.stages[stage] for stage in after}
         key = fingerprint(

@@ -30,6 +30,7 @@ from engine.steering.conditions import (
 from engine.steering.jobs import conditions_of
 from manifests.errors import InputError
 from manifests.resolve import known_names
+from store.cell_attributes import NEEDED
 from store.corpus import iter_texts
 from store.fingerprint import file_digest, fingerprint
 from store.journal import journal_fingerprint
@@ -119,7 +120,7 @@ def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:
     steered, manifest = plan.study.steered, plan.study.manifest
     assert steered is not None
     spec, entry = steered.spec, manifest.models[cell.model]
-    store = open_residuals(layout.residuals(stage.name), as_dask=False)
+    store = open_residuals(layout.residuals(stage.name), as_dask=False, needed=NEEDED)
     blocks = [int(layer) for layer in store["layer"].to_numpy() if layer >= 0]
     names = list(spec.directions)
     if spec.transfer is not None and spec.transfer.direction not in names:

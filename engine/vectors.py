@@ -24,10 +24,11 @@ from engine.plan import Plan, State, Status
 from manifests.errors import InputError, Problem, shorten
 from manifests.norms import shipped_norms
 from manifests.resolve import Cell
-from store.labelled import TEXT, Expected, check_arrays
+from store.cell_attributes import EXTRACTED
 from store.layout import Layout
 from store.records import Record
 from store.residuals import open_residuals
+from store.result_shapes import VECTORS
 from store.results import open_analysis
 from store.vectors import foreign_file, write_vectors
 
@@ -48,24 +49,6 @@ SOURCES = {
     "Becirspahic, Yao & Sereno 2019, CC BY 4.0)."
 }
 """Whom to name for directions made with shipped norms."""
-
-
-AT = ("window", "layer", "contrast")
-RESULTS: Expected = {
-    **{name: ((name,), TEXT) for name in ("window", "contrast", "norms", "axis", "estimator")},
-    **{name: ((name,), "i") for name in ("layer", "component")},
-    **dict.fromkeys(("r", "p", "p_corrected"), ((*AT, "norms", "component"), "f")),
-    "direction": (
-        ("contrast", "norms", "axis", "estimator", "window", "layer", "d_model"),
-        "f",
-    ),
-    "held_out_r": ((*AT, "norms", "axis", "estimator"), "f"),
-    "explained_variance": ((*AT, "component"), "f"),
-    "n_rated": ((*AT, "norms"), "i"),
-    "n_neutral_components": (AT, "i"),
-    "missing": (AT, TEXT),
-}
-"""What vectors take from a cell's results: dimensions, and kinds of numpy's types."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +135,7 @@ class _Export:
         extracted = statuses[f"extract:{cell.name}"]
         if extracted.state is not State.DONE:
             raise self._refusal(UNEXTRACTED[extracted.state])
-        self._data = open_residuals(layout.residuals(cell.name), as_dask=False)
+        self._data = open_residuals(layout.residuals(cell.name), as_dask=False, needed=EXTRACTED)
         self._window = chosen_window(self._data, wanted.window)
         self.layers = chosen_layers(self._data, cell.name, wanted.layers)
         self._results: xr.Dataset | None = None
@@ -166,8 +149,7 @@ class _Export:
             self._no_results = f"the manifest's analysis leaves out {ANALYSED[wanted.contrast]}"
         else:
             results = layout.analysis(cell.name)
-            self._results = open_analysis(results, as_dask=False)
-            check_arrays(results, self._results, RESULTS)
+            self._results = open_analysis(results, False, VECTORS, plan.result_names(cell.model))
         done = None if self._results is None else analysed.record
         self._records: dict[str, Record | None] = {"extract": extracted.record, "analyze": done}
         assert extracted.record is not None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from manifests.errors import InputError, Problem
+from manifests.errors import InputError, Problem, shorten
 from store.places import Place
 
 TEXT = "OTU"
@@ -37,14 +37,30 @@ def open_labelled(folder: Place, store: Any, as_dask: bool) -> xr.Dataset:
         raise _odd(folder, "", f"its arrays cannot be opened together ({why})") from None
 
 
-def check_arrays(folder: Place, opened: xr.Dataset, expected: Expected) -> None:
-    """Hold dimensions and types of arrays against what a run writes; nothing is read.
+def check_arrays(
+    folder: Place,
+    opened: xr.Dataset,
+    expected: Expected,
+    names: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    whole: bool = True,
+) -> None:
+    """Hold dimensions and types of arrays against what a run writes; only coordinates are read.
+
+    Args:
+        folder: of the arrays.
+        opened: as `open_labelled` gives them.
+        expected: dimensions and types by name.
+        names: what coordinates hold, by their names.
+        whole: all of them have to be there.
 
     Raises:
         InputError: naming the first that is missing, or another.
     """
     for name, (dimensions, kinds) in expected.items():
         if name not in opened.variables:
+            if not whole:
+                continue
             raise _odd(folder, name, "there is no such array")
         found = opened.variables[name]
         if found.dims != dimensions:
@@ -52,6 +68,43 @@ def check_arrays(folder: Place, opened: xr.Dataset, expected: Expected) -> None:
             raise _odd(folder, name, f"expected dimensions {', '.join(dimensions)}, got {given}")
         if found.dtype.kind not in kinds:
             raise _odd(folder, name, f"values of an unexpected type ({found.dtype})")
+        if dimensions == (name,) and not opened.indexes[name].is_unique:
+            raise _odd(folder, name, "a name stands there twice")
+    for name, wanted in (names or {}).items():
+        if name in opened.variables and (given := opened[name].to_numpy().tolist()) != [*wanted]:
+            listed = ", ".join(map(str, wanted))
+            raise _odd(folder, name, f"expected {listed}, got {shorten(given)}")
+
+
+def check_attributes(
+    folder: Place, attributes: Mapping[str, Any], parts: Mapping[str, Part], *, whole: bool
+) -> None:
+    """Hold the attributes of a group against what a run writes.
+
+    Args:
+        folder: of the group.
+        attributes: of it.
+        parts: what each has to be, and the words for it; `a.b` is the key `b` of `a`.
+        whole: all of them have to be there; otherwise only those that are there are looked at.
+
+    Raises:
+        InputError: naming the first that is missing, or another.
+    """
+    for path, (is_right, words) in parts.items():
+        value: Any = attributes
+        for key in path.split("."):
+            value = value.get(key, _GONE) if isinstance(value, Mapping) else _GONE
+        if value is _GONE:
+            if whole:
+                raise _odd(folder, path, f"there is no such attribute; {words} belongs there")
+        elif not is_right(value):
+            raise _odd(folder, path, f"expected {words}, got {shorten(value)}")
+
+
+_GONE = object()
+
+Part = tuple[Callable[[Any], bool], str]
+"""Tells whether an attribute is right, and what would be, in words."""
 
 
 def _odd(folder: Place, name: str, what: str) -> InputError:

@@ -6,7 +6,7 @@ that its presence, with a size, says that the shard is done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from store.cell_attributes import EXTRACTED, OPTIONAL
 from store.corpus import Text
-from store.labelled import TEXT, check_arrays, open_labelled
+from store.labelled import TEXT, Part, check_arrays, check_attributes, open_labelled
 from store.places import MARK, Far, Place, replaced_folder, sizes, told, write_whole, zarr_store
 from store.shards import (
     group_attributes,
@@ -186,12 +187,16 @@ def write_shard(folder: Place, shard: int, block: ShardBlock) -> None:
             _array(group, name)[mine] = values if dimensions[0] == "text" else values[None]
 
 
-def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
+def open_residuals(
+    folder: Place, as_dask: bool = True, needed: Mapping[str, Part] | None = None
+) -> xr.Dataset:
     """Open a complete store lazily: one chunk for each shard, window and layer.
 
     Args:
         folder: the `residuals.zarr`.
         as_dask: give Dask arrays; otherwise arrays that are read when indexed, without Dask.
+        needed: attributes that have to be there, of `store.cell_attributes`; others that are there
+            have to be what a run writes, too.
 
     Returns:
         Data set with the arrays of `ShardBlock` (`mean_square` with a row for each shard), and the
@@ -199,7 +204,7 @@ def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
 
     Raises:
         FileNotFoundError: there is no store, or shards of it are missing.
-        InputError: it lacks arrays, or has others than `create_residuals` makes.
+        InputError: it lacks arrays or attributes, or has others than a run writes.
     """
     if group_attributes(folder) is None:
         raise FileNotFoundError(f"{folder}: nothing was extracted here")
@@ -211,7 +216,25 @@ def open_residuals(folder: Place, as_dask: bool = True) -> xr.Dataset:
     opened = open_labelled(folder, store, as_dask)
     expected = {name: (dims, _KINDS.get(unit, "f")) for name, (dims, unit) in ARRAYS.items()}
     check_arrays(folder, opened, {**expected, **COORDINATES})
+    check_attributes(folder, opened.attrs, {**EXTRACTED, **OPTIONAL}, whole=False)
+    if needed is not None:
+        check_attributes(folder, opened.attrs, needed, whole=True)
+        _check_names(folder, opened)
     return opened
+
+
+def _check_names(folder: Place, opened: xr.Dataset) -> None:
+    """Hold windows and layers against the attributes.
+
+    Raises:
+        InputError: they are others.
+    """
+    windows = opened.attrs["extraction"].get("windows")
+    named = [window["name"] for window in windows or ()]
+    layers = opened["layer"].to_numpy().tolist()
+    fitting = [layer for layer in layers if -1 <= layer < opened.attrs["n_layers"]]
+    wanted = {"layer": fitting} if windows is None else {"layer": fitting, "window": named}
+    check_arrays(folder, opened, {}, wanted)
 
 
 _KINDS = {"tokens": "i", "position": "i"}

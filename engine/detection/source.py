@@ -16,11 +16,13 @@ from engine.models import ModelSource, ModelUnavailable, folder_identity, read_s
 from manifests.builtin import BUILTIN_MODELS
 from manifests.errors import InputError, Problem, shorten
 from manifests.schema import check_name
+from store.cell_attributes import EXTRACTED
 from store.layout import Layout, layout_of
 from store.links import require_own_folder
 from store.places import Far, StoreRefused, place, require_answering
 from store.records import derived_identity
 from store.residuals import open_residuals
+from store.result_shapes import DETECTED
 from store.results import open_analysis
 from store.shards import group_attributes
 
@@ -137,7 +139,7 @@ def open_source(layout: Layout, cell: str, window: str, folder: Path | None) -> 
         InputError: it is not complete, lacks the window, or the folder holds another model.
     """
     try:
-        data = open_residuals(layout.residuals(cell), as_dask=False)
+        data = open_residuals(layout.residuals(cell), as_dask=False, needed=EXTRACTED)
     except FileNotFoundError as error:
         what = f"is not extracted completely ({error}); `emovec extract` goes on with it"
         raise refused(cell, what) from None
@@ -245,7 +247,7 @@ def refused(cell: str, what: str) -> InputError:
 def _results(layout: Layout, cell: str, data: xr.Dataset) -> xr.Dataset | None:
     """Return the cell's analysis, None where there is none of these very vectors."""
     try:
-        results = open_analysis(layout.analysis(cell), as_dask=False)
+        results = open_analysis(layout.analysis(cell), False, DETECTED, whole=False)
     except FileNotFoundError:
         return None
     made, vectors = (attrs.get("made_from", {}) for attrs in (results.attrs, data.attrs))

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from analysis.token_spread import WIDTHS, token_spread
 from engine.detection.source import Source
 from engine.reading.windows import Span
-from store.corpus import sample_texts
+from store.corpus import UNREADABLE, sample_texts
 from store.places import read_object
 
 N_TEXTS, N_TOKENS = 4, 64
@@ -67,7 +66,7 @@ def _texts(source: Source) -> tuple[list[str], str]:
         identity, texts = sample_texts(given, N_TEXTS)
     except FileNotFoundError:
         return [], f"{file} is not there"
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except UNREADABLE:
         return [], f"{file} cannot be read"
     inputs = dict(source.data.attrs.get("made_from", {})).get("inputs", {})
     if identity not in (inputs.get(f"{kind}:{corpus}") for kind in ("generate", "import")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class AnalysedCell:
         words: folder of what the corpus' words give without a model.
         twin: the model of the same configuration with random weights, None where there is none.
         writer: the model that wrote the corpus, None where that is not known.
+        names: what coordinates of its results hold, by their names.
     """
 
     model: str
@@ -36,6 +37,7 @@ class AnalysedCell:
     words: str
     twin: str | None
     writer: str | None
+    names: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
 
 
 def analyse_words(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.effects import SteeredCell
+    from store.labelled import Expected
 
 
 def model_tables(cells: list[AnalysedCell], model: str, seed: int) -> dict[str, pd.DataFrame]:
@@ -199,15 +200,19 @@ def write_page(jobs: list[dict[str, Any]], target: str) -> dict[str, Any]:
 def open_results(cells: list[AnalysedCell]) -> list[Any]:
     """Return the results of some cells in memory, but for their directions."""
     from analysis.results import CellResults
+    from store.result_shapes import ANALYSIS, WORDS
     from store.results import open_analysis
+
+    def opened(folder: str, expected: Expected, cell: AnalysedCell) -> Any:
+        return open_analysis(place(folder), False, expected, cell.names)
 
     return [
         CellResults(
             cell.model,
             cell.corpus,
-            open_analysis(place(cell.results), as_dask=False).drop_vars("direction").load(),
+            opened(cell.results, ANALYSIS, cell).drop_vars("direction").load(),
             cell.fingerprint,
-            open_analysis(place(cell.words), as_dask=False).load(),
+            opened(cell.words, WORDS, cell).load(),
             cell.twin,
             cell.writer,
         )
