@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
+from safetensors.numpy import save_file
 
 from analysis.detection import TOP
 from analysis.directions import ESTIMATORS
@@ -23,6 +25,7 @@ from analysis.layer import N_DROPPED
 from analysis.settings import AXES, SPACES
 from engine.analyses import analysed_cells
 from engine.shown_tables import NUMBERS, TEXTS
+from engine.steering.tensors import SteeredDirections, fitting_measure, read_directions
 from engine.tasks.results import open_results
 from manifests.errors import InputError
 from store.cell_attributes import EXTRACTED
@@ -201,3 +204,58 @@ def test_a_page_beside_others_names_a_table_of_other_content(kept: Run) -> None:
         assert code == 2, (name, spoil)
         assert err.startswith(f"{file}: "), err
         assert err.count("\n") == 1
+
+
+LAYERS = np.array([0, 1])
+ROWS = np.ones((2, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"x": ROWS}, "layer: expected the numbers of layers"),
+        ({"layer": LAYERS * 0.5}, "layer: expected the numbers of layers"),
+        ({"layer": LAYERS, "x": ROWS}, "unknown tensor 'x'"),
+        ({"layer": LAYERS, "direction.a": ROWS[0]}, "'direction.a': expected numbers by layer by"),
+        ({"layer": LAYERS, "direction.a": ROWS[:1]}, "'direction.a': expected numbers by layer by"),
+        ({"layer": LAYERS, "held-out.valence": LAYERS}, "'held-out.valence': expected numbers by"),
+    ],
+)
+def test_directions_of_another_kind_are_named(
+    tmp_path: Path, tensors: dict[str, Any], said: str
+) -> None:
+    file = tmp_path / "steering.safetensors"
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, file)
+    with pytest.raises(InputError) as refused:
+        read_directions(file)
+    assert str(refused.value).startswith(f"{file}: {said}")
+
+
+def scored(**changes: Any) -> dict[str, Any]:
+    condition = {"direction": "happy", "source": 0, "target": 1, "strength": 1.0}
+    row = {"row": "scored", "key": "k", "condition": condition}
+    return {**row, "log_p": [[0.0, 1.0]], "preference": [0.5], **changes}
+
+
+def added(**changes: Any) -> dict[str, Any]:
+    return scored(condition={**scored()["condition"], **changes})
+
+
+ODD_ROWS: list[tuple[dict[str, Any], tuple[str, str]]] = [
+    (added(direction="sad"), ("condition", "no direction 'sad' was steered with")),
+    (added(target=7), ("condition", "target: layer 7 has no direction")),
+    (added(direction=""), ("condition", "something is added, of no direction")),
+    (scored(log_p=[[0.0]]), ("log_p", "expected lists of 2 numbers")),
+    (scored(log_p=[[0.0, 1.0]] * 2), ("log_p", "expected a list of 1, as in the rows before")),
+    (scored(preference=[]), ("preference", "expected a list of 1, as in the rows before")),
+]
+
+
+@pytest.mark.parametrize(("row", "wrong"), ODD_ROWS)
+def test_rows_that_do_not_fit_the_directions_are_named(
+    row: dict[str, Any], wrong: tuple[str, str]
+) -> None:
+    found = SteeredDirections([0, 1], {"happy": ROWS.astype(float)}, {})
+    odd: Callable[[dict[str, Any]], Any] = fitting_measure(found, 2)
+    assert odd(scored()) is None
+    assert odd(row) == wrong

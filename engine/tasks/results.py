@@ -140,33 +140,27 @@ def write_effects(
 def _steered_cell(
     cell: dict[str, Any], positive: Sequence[str], negative: Sequence[str], norms: Norms
 ) -> SteeredCell:
-    from safetensors.numpy import load_file
-
     from analysis.effects import SteeredCell, direction_cosines
-    from engine.steering.conditions import HELD_OUT, TENSOR
+    from engine.steering.tensors import fitting_measure, read_directions
     from store.journal import read_journal
-    from store.journal_shapes import odd_measure
 
-    found = load_file(cell["directions"])
-    layers = [int(layer) for layer in found["layer"]]
+    found = read_directions(Path(cell["directions"]))
+    odd = fitting_measure(found, len(positive) + len(negative))
     model, _, corpus = cell["name"].partition("@")
     return SteeredCell(
         model=model,
         corpus=corpus,
         n_layers=cell["blocks"],
-        rows=list(read_journal(Path(cell["journal"]), odd_measure)),
+        rows=list(read_journal(Path(cell["journal"]), odd)),
         positive=positive,
         negative=negative,
         norms=norms,
         cosines={
-            key.removeprefix(TENSOR): (layers, direction_cosines(rows.astype(float)))
-            for key, rows in found.items()
-            if key.startswith(TENSOR)
+            name: (found.layers, direction_cosines(rows_LD)) for name, rows_LD in found.rows.items()
         },
         held_out={
-            key.removeprefix(HELD_OUT): dict(zip(layers, r_L.tolist(), strict=True))
-            for key, r_L in found.items()
-            if key.startswith(HELD_OUT)
+            axis: dict(zip(found.layers, r_L.tolist(), strict=True))
+            for axis, r_L in found.held_out.items()
         },
         fingerprint=cell["fingerprint"],
     )
