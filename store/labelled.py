@@ -34,7 +34,7 @@ def open_labelled(folder: Place, store: Any, as_dask: bool) -> xr.Dataset:
         return xr.open_zarr(store, consolidated=False, chunks=chunks, zarr_format=3)
     except UNREADABLE as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _odd(folder, "", f"its arrays cannot be opened together ({why})") from None
+        raise odd_array(folder, "", f"its arrays cannot be opened together ({why})") from None
 
 
 def check_arrays(
@@ -61,19 +61,21 @@ def check_arrays(
         if name not in opened.variables:
             if not whole:
                 continue
-            raise _odd(folder, name, "there is no such array")
+            raise odd_array(folder, name, "there is no such array")
         found = opened.variables[name]
         if found.dims != dimensions:
             given = ", ".join(map(str, found.dims))
-            raise _odd(folder, name, f"expected dimensions {', '.join(dimensions)}, got {given}")
+            raise odd_array(
+                folder, name, f"expected dimensions {', '.join(dimensions)}, got {given}"
+            )
         if found.dtype.kind not in kinds:
-            raise _odd(folder, name, f"values of an unexpected type ({found.dtype})")
+            raise odd_array(folder, name, f"values of an unexpected type ({found.dtype})")
         if dimensions == (name,) and not opened.indexes[name].is_unique:
-            raise _odd(folder, name, "a name stands there twice")
-    for name, wanted in (names or {}).items():
-        if name in opened.variables and (given := opened[name].to_numpy().tolist()) != [*wanted]:
-            listed = ", ".join(map(str, wanted))
-            raise _odd(folder, name, f"expected {listed}, got {shorten(given)}")
+            raise odd_array(folder, name, "a name stands there twice")
+    for name, labels in (names or {}).items():
+        if name in opened.variables and (held := opened[name].to_numpy().tolist()) != [*labels]:
+            listed = ", ".join(map(str, labels))
+            raise odd_array(folder, name, f"expected {listed}, got {shorten(held)}")
 
 
 def check_attributes(
@@ -96,9 +98,9 @@ def check_attributes(
             value = value.get(key, _GONE) if isinstance(value, Mapping) else _GONE
         if value is _GONE:
             if whole:
-                raise _odd(folder, path, f"there is no such attribute; {words} belongs there")
+                raise odd_array(folder, path, f"there is no such attribute; {words} belongs there")
         elif not is_right(value):
-            raise _odd(folder, path, f"expected {words}, got {shorten(value)}")
+            raise odd_array(folder, path, f"expected {words}, got {shorten(value)}")
 
 
 _GONE = object()
@@ -107,5 +109,6 @@ Part = tuple[Callable[[Any], bool], str]
 """Tells whether an attribute is right, and what would be, in words."""
 
 
-def _odd(folder: Place, name: str, what: str) -> InputError:
+def odd_array(folder: Place, name: str, what: str) -> InputError:
+    """Return the error that an array or an attribute is another than a run writes."""
     return InputError(Problem(Path(f"{folder}"), None, name, f"{what}; {MEND}"))

@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from manifests.errors import shorten
 from store.cell_attributes import EXTRACTED, OPTIONAL
 from store.corpus import Text
-from store.labelled import TEXT, Part, check_arrays, check_attributes, open_labelled
+from store.labelled import (
+    TEXT,
+    Part,
+    check_arrays,
+    check_attributes,
+    odd_array,
+    open_labelled,
+)
 from store.places import MARK, Far, Place, replaced_folder, sizes, told, write_whole, zarr_store
 from store.shards import (
     group_attributes,
@@ -235,6 +243,23 @@ def _check_names(folder: Place, opened: xr.Dataset) -> None:
     fitting = [layer for layer in layers if -1 <= layer < opened.attrs["n_layers"]]
     wanted = {"layer": fitting} if windows is None else {"layer": fitting, "window": named}
     check_arrays(folder, opened, {}, wanted)
+    _check_texts(folder, opened)
+
+
+def _check_texts(folder: Place, opened: xr.Dataset) -> None:
+    """Hold ids, kinds and emotions of texts against each other.
+
+    Raises:
+        InputError: a text is neither a story nor a neutral text.
+    """
+    named = (opened[name].to_numpy().tolist() for name in ("text_id", "kind", "emotion"))
+    for text_id, kind, emotion in zip(*named, strict=True):
+        if kind not in ("emotion", "neutral") or (emotion == "") != (kind == "neutral"):
+            what = f"of {shorten(text_id)}: a text of kind {shorten(kind)} cannot have "
+            raise odd_array(folder, "emotion", f"{what}the emotion {shorten(emotion)}")
+        if emotion and "/" not in text_id:
+            what = f"{shorten(text_id)} is no story's: expected emotion/topic/story"
+            raise odd_array(folder, "text_id", what)
 
 
 _KINDS = {"tokens": "i", "position": "i"}

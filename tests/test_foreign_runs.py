@@ -131,6 +131,9 @@ ATTRIBUTES: list[tuple[str, Spoil, str]] = [
     (VECTORS, attribute("extraction.max_tokens", -5), "extraction.max_tokens: expected a number"),
     (VECTORS, attribute("source.path", 3), "source.path: expected text or null"),
     (VECTORS, renamed("window", "a", "b", "c"), "window: expected all, no-first, late"),
+    (VECTORS, instead("emotion", ["x"]), "emotion: of 'neutral-000': a text of kind 'neutral'"),
+    (VECTORS, instead("kind", ["x"]), "emotion: of 'happy/000/0': a text of kind 'x' cannot"),
+    (VECTORS, instead("text_id", ["x"]), "text_id: 'x' is no story's: expected emotion/topic"),
     (RESULTS, attribute("neutral_variance", "x"), "neutral_variance: expected a share"),
 ]
 READ_ONLY: list[tuple[str, Spoil, str]] = [  # to other commands the stage is not done
