@@ -112,10 +112,31 @@ def write_page(jobs: list[dict[str, Any]], target: Path) -> int:
     except Exception:
         for job in jobs:
             refuse_odd_tables(Path(job["tables"]))
+            _refuse_odd_manifest(Path(job["manifest"]))
         raise
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target.stat().st_size
+
+
+def _refuse_odd_manifest(file: Path) -> None:
+    """Name a run's manifest that is none with all its defaults, to be asked when a page failed.
+
+    Raises:
+        InputError: naming the file.
+    """
+    from manifests.schema import Manifest
+
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given.pop("resolved", None)
+        whole = Manifest.model_validate(given)
+        odd = whole.model_dump(mode="json", by_alias=True, exclude_none=True) != given
+    except (ValueError, AttributeError, TypeError, yaml.YAMLError):
+        odd = True
+    if odd:
+        what = "another manifest than a run writes; remove the file; the next run writes it again"
+        raise InputError(Problem(file, None, "", what))
 
 
 def gather(job: dict[str, Any], carried: int = CARRIED_BYTES) -> RunContent:

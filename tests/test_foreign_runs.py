@@ -199,6 +199,14 @@ TABLES: list[tuple[str, Spoil]] = [
 ]
 
 
+@pytest.mark.parametrize("content", ["- a\n", "a: b: c\n", "name: other\nversion: 1\n"])
+def test_a_page_beside_others_names_a_manifest_of_other_content(kept: Run, content: str) -> None:
+    kept.layout.manifest.write_text(content)
+    code, _, err = command(kept, "report", "--to", str(kept.layout.root / "page.html"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"{kept.layout.manifest}: another manifest than a run writes")
+
+
 @pytest.mark.slow
 def test_a_page_beside_others_names_a_table_of_other_content(kept: Run) -> None:
     for name, spoil in TABLES:
