@@ -157,6 +157,13 @@ def test_attributes_of_another_kind_are_one_line_of_vectors_and_read(kept: Run) 
             assert err.startswith(f"{folder}: {said}"), err
 
 
+def test_story_vectors_without_numbers_are_damage_to_verify(kept: Run) -> None:
+    with put_in_place(kept, VECTORS, instead("first_norm", ["x"])):
+        code, out, _ = command(kept, "verify")
+    assert code == 1
+    assert "first_norm holds" in " ".join(out.split())
+
+
 def test_a_corpus_of_another_identity_is_passed_over_by_read(kept: Run) -> None:
     text = kept.layout.root / "text.txt"
     text.write_text("She was happy, and the day was long.\n")

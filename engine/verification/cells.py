@@ -190,7 +190,7 @@ def _require_frame(attributes: dict[str, Any], names: dict[str, list[str]]) -> N
 
 
 def _require_shapes(arrays: dict[str, Any], lengths: dict[str, int]) -> None:
-    """Refuse arrays whose dimensions do not fit each other.
+    """Refuse arrays whose dimensions do not fit each other, or that hold no numbers.
 
     Raises:
         ValueError: naming the array.
@@ -200,6 +200,8 @@ def _require_shapes(arrays: dict[str, Any], lengths: dict[str, int]) -> None:
     for name, (dimensions, _) in ARRAYS.items():
         if tuple(lengths[d] for d in dimensions) != tuple(arrays[name].shape):
             raise ValueError(f"{name} has the shape {arrays[name].shape}, not {lengths}")
+        if arrays[name].dtype.kind not in "if":
+            raise ValueError(f"{name} holds {arrays[name].dtype}, not numbers")
 
 
 def _read_shards(
