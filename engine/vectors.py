@@ -6,6 +6,7 @@ they have to be told about models, corpora and stages is only known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,9 @@ def export_vectors(
     for export in exports:
         found = export.vectors()
         facts = export.facts(found)
+        if (odd := _no_number(facts["figures"])) is not None:
+            what = f"{odd} comes out as no number; `emovec verify` looks at what it is made from"
+            raise InputError(Problem(Path(str(export.store)), None, "figures", what))
         folder = target / export.cell.name
         write_vectors(folder, found.tensors, facts, vector_card(facts))
         n_directions = len(facts["directions"])
@@ -135,7 +139,8 @@ class _Export:
         extracted = statuses[f"extract:{cell.name}"]
         if extracted.state is not State.DONE:
             raise self._refusal(UNEXTRACTED[extracted.state])
-        self._data = open_residuals(layout.residuals(cell.name), as_dask=False, needed=EXTRACTED)
+        self.store = layout.residuals(cell.name)
+        self._data = open_residuals(self.store, as_dask=False, needed=EXTRACTED)
         self._window = chosen_window(self._data, wanted.window)
         self.layers = chosen_layers(self._data, cell.name, wanted.layers)
         self._results: xr.Dataset | None = None
@@ -226,6 +231,17 @@ class _Export:
             },
             "versions": attributes["versions"],
         }
+
+
+def _no_number(value: Any, path: str = "") -> str | None:
+    """Return where in nested values one is NaN or infinite, None where all are numbers."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    inner = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list | tuple):
+        inner = enumerate(value)
+    found = (_no_number(part, f"{path}.{key}" if path else str(key)) for key, part in inner)
+    return next((where for where in found if where is not None), None)
 
 
 def _cells(plan: Plan, name: str | None) -> list[Cell]:

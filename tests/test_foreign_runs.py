@@ -277,3 +277,14 @@ def test_rows_that_do_not_fit_the_directions_are_named(
     odd: Callable[[dict[str, Any]], Any] = fitting_measure(found, 2)
     assert odd(scored()) is None
     assert odd(row) == wrong
+
+
+def test_vectors_whose_figures_are_no_numbers_are_not_handed_on(kept: Run) -> None:
+    with put_in_place(kept, VECTORS, instead("first_norm", [float("nan")])) as folder:
+        target = kept.layout.root / "out"
+        code, _, err = command(kept, "vectors", "--cell", OWN, "--to", str(target))
+    assert code == 2, err
+    (line,) = err.splitlines()
+    assert line.startswith(f"{folder}: figures: 0.")
+    assert "comes out as no number" in line
+    assert not list(target.rglob("*.safetensors"))
