@@ -128,6 +128,7 @@ def test_killed_servers_and_clients_leave_the_bits_of_a_folder(
     assert "nothing to do" in run(three, "analyze", manifest, "--root", root)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("keys")
 def test_flipped_bits_of_objects_are_found_and_mended(tiny_model: Path, tmp_path: Path) -> None:
     manifest, root, home = write_manifest(tmp_path, tiny_model), f"s3://{BUCKET}/spoilt", tmp_path

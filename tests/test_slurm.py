@@ -198,6 +198,7 @@ def test_a_node_that_cannot_work_gets_no_more_jobs(
     assert_same_results(root, home)
 
 
+@pytest.mark.slow
 def test_jobs_that_end_before_their_workers_report_are_one_line(
     slurm: Slurm, at_home: tuple[Path, Path], tmp_path: Path
 ) -> None:
