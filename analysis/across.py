@@ -157,9 +157,10 @@ def _corresponding(pair: _Pair, grid: Float64[ndarray, "layer layer_b"]) -> tupl
     """Return positions of pairs of layers: at the nearest depth, and most alike; none twice."""
     depth, depth_b = (cell.results["depth"].to_numpy() for cell in (pair.a, pair.b))
     nearest = np.abs(depth[:, None] - depth_b).argmin(axis=1)
-    alike = np.where(np.isfinite(grid), grid, -np.inf).argmax(axis=1)
-    at = np.arange(len(grid))
-    both = np.stack([np.tile(at, 2), np.concatenate([nearest, alike])], axis=1)
+    known = np.flatnonzero(np.isfinite(grid).any(axis=1))
+    alike = np.where(np.isfinite(grid), grid, -np.inf).argmax(axis=1)[known]
+    rows = np.concatenate([np.arange(len(grid)), known])
+    both = np.stack([rows, np.concatenate([nearest, alike])], axis=1)
     i, j = np.unique(both, axis=0).T
     return i, j
 
@@ -189,18 +190,23 @@ def _seen_by(
 ) -> Iterator[_Pair]:
     """Yield pairs by one choice; each cell's matrices are made once for the same emotions."""
     present: dict[int, list[str]] = {}
-    made: dict[tuple[int, tuple[str, ...]], Units] = {}
-    for i, j, number in pairs:
+    by_common: dict[tuple[str, ...], list[tuple[int, int, int]]] = {}
+    for pair in pairs:
+        i, j, _ = pair
         for k in (i, j):
             if k not in present:
                 present[k] = _present(cells[k], chosen)
         others = set(present[j])
         common = tuple(name for name in present[i] if name in others)
-        for k in (i, j):
-            if (k, common) not in made:
-                made[k, common] = _units(cells[k], chosen, common)
-        units = made[i, common], made[j, common]
-        yield _Pair((i, j, number), cells[i], cells[j], chosen, units, len(common))
+        by_common.setdefault(common, []).append(pair)
+    for common, some in by_common.items():
+        made: dict[int, Units] = {}
+        for i, j, number in some:
+            for k in (i, j):
+                if k not in made:
+                    made[k] = _units(cells[k], chosen, common)
+            units = made[i], made[j]
+            yield _Pair((i, j, number), cells[i], cells[j], chosen, units, len(common))
 
 
 def _choices(a: CellResults, b: CellResults) -> list[tuple[str, str]]:

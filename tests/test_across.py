@@ -83,6 +83,14 @@ def test_many_models_are_compared_in_any_order_of_work_and_by_corresponding_laye
         assert set(found["layer_b"]) == {at, alike}  # all have as many layers: depths are the same
 
 
+def test_layers_that_are_like_none_are_paired_by_depth_only() -> None:
+    cells = [made(f"m{n}", "a", n, left_out=left)[0] for n, left in enumerate((0, E - 3))]
+    few = models_table(cells, most=0)
+    assert len(few) == len(LAYERS)  # three emotions are too few for the debiased one
+    assert few["cka_debiased"].isna().all()
+    assert (few["layer"] == few["layer_b"]).all()
+
+
 def test_grids_are_compared_over_pairs_of_blocks() -> None:
     (a, of_a), (b, of_b) = made("m", "a", 1), made("m", "b", 2, left_out=4)
     (row,) = grids_table([a, b]).to_dict("records")
