@@ -61,7 +61,7 @@ ANALYSIS: Expected = {
         ),
         (_AT, "f"),
     ),
-    "n_neutral_components": (_AT, "i"),
+    "n_neutral_components": (_AT, "if"),  # NaN where there is nothing to analyse
     "missing": (_AT, TEXT),
     "n_rated": ((*_AT, "norms"), "i"),
     "rating": (("norms", "emotion", "axis"), "f"),

@@ -30,6 +30,7 @@ from engine.tasks.results import open_results
 from manifests.errors import InputError
 from store.cell_attributes import EXTRACTED
 from store.result_shapes import ANALYSIS, NAMES, WORDS
+from store.results import open_analysis, write_analysis
 from tests.test_bad_input import in_process
 from tests.test_odd_files import (
     OTHER_COLUMNS,
@@ -100,6 +101,22 @@ def test_results_of_another_kind_are_named_where_they_are_opened(kept: Run) -> N
             open_results(cells)
         assert str(refused.value).startswith(f"{folder}: {said}"), said
     assert open_results(cells)
+
+
+def test_norms_in_another_order_are_taken_in_the_manifests(tmp_path: Path) -> None:
+    norms = xr.Dataset(
+        {"lexical_r": (("norms", "axis"), [[0.1, 0.2], [0.3, 0.4]])},
+        coords={"norms": ["b", "a"], "axis": list(AXES)},
+    )
+    write_analysis(tmp_path / "words.zarr", norms)
+    shapes = {name: WORDS[name] for name in ("norms", "axis", "lexical_r")}
+
+    def opened(*names: str) -> xr.Dataset:
+        return open_analysis(tmp_path / "words.zarr", False, shapes, {"norms": [*names]})
+
+    assert opened("a", "b")["lexical_r"].to_numpy().tolist() == [[0.3, 0.4], [0.1, 0.2]]
+    with pytest.raises(InputError, match="norms: expected a, c, got"):
+        opened("a", "c")
 
 
 def attribute(path: str, value: Any = None) -> Spoil:
