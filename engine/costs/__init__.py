@@ -176,16 +176,20 @@ def _loads(plan: Plan, stages: Collection[str]) -> list[tuple[str, Need]]:
         ]
         written = [writing.spec.max_new_tokens + PROMPT for writing in writings]
         steered = plan.study.steered
-        if steered and any(c.model == name and f"steer:{c.name}" in stages for c in steered.cells):
+        steers = steered is not None and any(
+            c.model == name and f"steer:{c.name}" in stages for c in steered.cells
+        )
+        if steered is not None and steers:
             written.append(steered.spec.max_new_tokens + PROMPT)
         if written:
             templates = sorted({str(writing.chat_template) for writing in writings})
             key = fingerprint([plan.models[name], entry.model_dump(mode="json"), templates])
             found.append((f"write {key}", need(name, size, True, entry.dtype, max(written))))
-        if any(c.model == name and f"extract:{c.name}" in stages for c in plan.study.cells):
+        reads = any(c.model == name and f"extract:{c.name}" in stages for c in plan.study.cells)
+        if reads or steers:  # steering is scored in the precision of reading
             extraction = manifest.extraction_of(name)
             key = fingerprint([plan.models[name], extraction.backend, extraction.dtype])
-            layers = plan.layers(name) or []
+            layers = (plan.layers(name) or []) if reads else []
             one = need(
                 name,
                 size,

@@ -28,7 +28,8 @@ def read_shard(job: dict[str, Any]) -> dict[str, Any]:
         else:
             emit(StageProgress(f"{job['stage']}#{job['shard']}", event["texts"], event["tokens"]))
 
-    key = f"read:{job['model']['folder']}:{job['extraction']['backend']}"
+    extraction = job["extraction"]
+    key = f"read:{job['model']['folder']}:{extraction['backend']}:{extraction['dtype']}"
     figures = dict(in_child(key, Path(job["log"]), "read", job, on_event))
     return {
         **figures,
