@@ -29,7 +29,7 @@ from benchmarks.random_models import builtin_folder, write_random_model
 from benchmarks.report import about, heading, write
 from engine import tasks
 from engine.child import Child
-from engine.dealing import IN_HAND, Dealer
+from engine.dealing import SHARDS_IN_HAND, Dealer
 from engine.device import child_environment
 from engine.machines.local import local_cluster
 from engine.machines.workers import new_run
@@ -97,7 +97,7 @@ def _texts(n: int) -> list[Text]:
 class _Cell:
     """A store to fill, as `engine.dealing` wants it."""
 
-    holds = "small"
+    holds, size, ended = "small", None, False
 
     def __init__(self, folder: Path, texts: list[Text]):
         self.store = folder / "residuals.zarr"
@@ -131,6 +131,9 @@ class _Cell:
     def take(self, figures: dict[str, Any]) -> None:
         pass
 
+    def progress(self) -> int:
+        return 0
+
     def end(self) -> None:
         pass
 
@@ -146,7 +149,7 @@ def _overhead(folder: Path, texts: list[Text], rounds: int) -> list[float]:
         def plain() -> float:
             cell = _Cell(folder, texts)
             started = time.perf_counter()
-            with ThreadPoolExecutor(IN_HAND) as pool:
+            with ThreadPoolExecutor(SHARDS_IN_HAND) as pool:
                 jobs = [{**cell.job, "shard": shard} for shard in cell.begin()]
                 list(pool.map(lambda job: child.call("read", job, lambda event: None), jobs))
             return time.perf_counter() - started
@@ -154,7 +157,7 @@ def _overhead(folder: Path, texts: list[Text], rounds: int) -> list[float]:
         def through_dask() -> float:
             cell = _Cell(folder, texts)
             started = time.perf_counter()
-            Dealer(workers, [cell]).deal(print)
+            Dealer(workers, [cell], SHARDS_IN_HAND).deal(print)
             return time.perf_counter() - started
 
         ratios = []

@@ -205,7 +205,8 @@ def compare_cells(ledger: Ledger, machines: Machines, kind: str) -> None:
         ledger.listener(StageStarted(stage.id, status.total or 0, 0, status.unit))
         with ledger.failing([stage.id]):
             if kind == "tables":
-                parts = _tables_by_model(ledger, machines, cells)
+                made = _tables_by_model(ledger, machines, cells)
+                parts = here.client.scatter(made, hash=False)  # not through the scheduler
                 found = here.do(tasks.write_tables, cells, parts, str(layout.tables))
                 for note in found.pop("notes"):
                     ledger.listener(Note(note))

@@ -6,16 +6,15 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from engine import tasks
-from engine.dealing import Dealer, by_holding
+from engine.dealing import SHARDS_IN_HAND, Dealer, failing, together
 from engine.device import replica_environments
 from engine.events import Note, StageStarted
 from engine.ledger import Ledger
 from engine.machines import Machines
-from engine.machines.workers import ClusterGone, Workers
+from engine.machines.workers import Workers
 from engine.models import model_source
 from engine.plan import Plan, Stage, made_from
 from engine.versions import other_versions
@@ -34,16 +33,18 @@ def read_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
     cluster's workers may hold different ones of those that take as many GPUs.
     """
     readings = [
-        CellReading(ledger, machines.here, status.stage)
+        CellReading(ledger, machines.here, status.stage, status.total)
         for ledger in ledgers
         for status in ledger.ready("extract")
     ]
     groups = list(by_size(readings) if machines.elsewhere else by_holding(readings))
     for group in groups:
-        with _failing(group):
+        with failing(group):
             environments = [{}] if machines.elsewhere else group[0].environments()
-            with machines.readers(environments, group[0].gpus) as workers:
-                Dealer(workers, group).deal(lambda what: ledgers[0].listener(Note(what)))
+            wanted = together(reading.size for reading in group)
+            with machines.readers(environments, group[0].gpus, wanted) as workers:
+                dealer = Dealer(workers, group, SHARDS_IN_HAND)
+                dealer.deal(lambda what: ledgers[0].listener(Note(what)))
     if readings:
         machines.let_go()
 
@@ -54,17 +55,12 @@ def by_size(readings: Sequence[CellReading]) -> Iterator[list[CellReading]]:
         yield [reading for reading in readings if reading.gpus == size]
 
 
-@contextmanager
-def _failing(group: Sequence[CellReading]) -> Iterator[None]:
-    """Turn an error into the failure of every cell that is not read yet."""
-    try:
-        yield
-    except ClusterGone:
-        raise
-    except Exception as error:
-        for reading in group:
-            if not reading.ended:
-                reading.fail(error)
+def by_holding(readings: Sequence[CellReading]) -> Iterator[list[CellReading]]:
+    """Yield the cells that need the same held, together, in order of first appearance."""
+    groups: dict[str, list[CellReading]] = {}
+    for reading in readings:
+        groups.setdefault(reading.holds, []).append(reading)
+    yield from groups.values()
 
 
 class CellReading:
@@ -73,10 +69,12 @@ class CellReading:
     Attributes:
         holds: what a worker has to hold: the model's folder and the backend.
         gpus: that one copy of the model takes.
+        size: shards of the cell, None where that is not known.
         ended: it is read, or has failed.
     """
 
-    def __init__(self, ledger: Ledger, here: Workers, stage: Stage):
+    def __init__(self, ledger: Ledger, here: Workers, stage: Stage, size: int | None):
+        self.size = size
         self._ledger, self._here, self._stage = ledger, here, stage
         self._cell = ledger.plan.cell(stage.name)
         extraction = ledger.plan.study.manifest.extraction_of(self._cell.model)
@@ -134,6 +132,10 @@ class CellReading:
         self._readers.add(figures["worker"])
         self._others |= dict.fromkeys(other_versions(figures["versions"]))
         self._gpus.add(figures["gpu"])
+
+    def progress(self) -> int:
+        """Return 0: a shard is there or not."""
+        return 0
 
     def end(self) -> None:
         """Count over the complete store, and write the stage's record."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +13,10 @@ from analysis.directions import MIN_RATED
 from analysis.settings import AXES
 from analysis.steering import random_directions, steering_directions, token_norms
 from engine import tasks
+from engine.dealing import Dealer, failing
 from engine.events import Note, StageStarted
 from engine.ledger import Ledger
 from engine.machines import Machines
-from engine.machines.workers import MODEL_SLOT, Workers
 from engine.plan import Stage, made_from
 from engine.steering.conditions import (
     HELD_OUT,
@@ -76,38 +75,68 @@ def check_steered_emotions(ledger: Ledger) -> None:
 
 def steer_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
     """Steer every cell that is asked for and not done, one model after another."""
-    ready = [(ledger, s.stage) for ledger in ledgers for s in ledger.ready("steer")]
-    if not ready:
-        return
+    ready = [CellSteering(ledger, s.stage) for ledger in ledgers for s in ledger.ready("steer")]
+    for size in sorted({steering.gpus for steering in ready}):
+        mine = [steering for steering in ready if steering.gpus == size]
+        with failing(mine):
+            dealer = Dealer(machines.writers(size, len(mine)), mine)
+            dealer.deal(lambda what: ledgers[0].listener(Note(what)))
+    if ready:
+        machines.let_go()
 
-    def gpus(one: tuple[Ledger, Stage]) -> int:
-        ledger, stage = one
+
+class CellSteering:
+    """A cell whose model writes and is measured while directions are added to it; one piece.
+
+    Attributes:
+        holds: the model's folder.
+        size: 1.
+        gpus: that the model takes.
+        ended: it is done, or has failed.
+    """
+
+    size: int | None = 1
+
+    def __init__(self, ledger: Ledger, stage: Stage):
         model = ledger.plan.cell(stage.name).model
-        return ledger.plan.study.manifest.models[model].tensor_parallel_size
+        self._ledger, self._stage = ledger, stage
+        self._job: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self.holds = f"steer {ledger.folders[model]}"
+        self.gpus = ledger.plan.study.manifest.models[model].tensor_parallel_size
+        self.ended = False
 
-    for size in sorted({gpus(one) for one in ready}):
-        mine = [one for one in ready if gpus(one) == size]
-        _steer(machines.writers(size, len(mine)), mine)
-    machines.let_go()
+    def begin(self) -> list[int]:
+        """Write the cell's directions."""
+        self._started = time.monotonic()
+        self._ledger.begin(self._stage)
+        self._job, total = _prepare(self._ledger, self._stage)
+        self._ledger.listener(StageStarted(self._stage.id, total, 0, "measures"))
+        return [0]
 
+    def task(self, piece: int) -> tuple[Any, ...]:
+        """Return what steers the cell."""
+        return tasks.steer, self._job
 
-def _steer(workers: Workers, ready: Sequence[tuple[Ledger, Stage]]) -> None:
-    running = []
-    for ledger, stage in sorted(ready, key=lambda one: one[0].plan.cell(one[1].name).model):
-        with ledger.failing([stage.id]):
-            ledger.begin(stage)
-            job, total = _prepare(ledger, stage)
-            ledger.listener(StageStarted(stage.id, total, 0, "measures"))
-            give = functools.partial(workers.submit, tasks.steer, job, resources=MODEL_SLOT)
-            running.append((ledger, stage, time.monotonic(), give, give()))
-    for n_done, (ledger, stage, started, give, future) in enumerate(running):
-        workers.wanted = len(running) - n_done
-        with ledger.failing([stage.id]):
-            journal = ledger.layout.steering(stage.name)
-            figures = workers.insist(
-                future, give, lambda file=journal: file.stat().st_size if file.is_file() else 0
-            )
-            ledger.finish(stage, started, figures, identity=file_digest(journal))
+    def take(self, figures: dict[str, Any]) -> None:
+        """Enter that it is done."""
+        identity = file_digest(self._ledger.layout.steering(self._stage.name))
+        self._ledger.finish(self._stage, self._started, figures, identity=identity)
+
+    def progress(self) -> int:
+        """Return the size of its journal."""
+        journal = self._ledger.layout.steering(self._stage.name)
+        return journal.stat().st_size if journal.is_file() else 0
+
+    def end(self) -> None:
+        """Take note that it has ended."""
+        self.ended = True
+
+    def fail(self, error: Exception) -> None:
+        """Let it fail."""
+        with self._ledger.failing([self._stage.id]):
+            raise error
+        self.ended = True
 
 
 def _prepare(ledger: Ledger, stage: Stage) -> tuple[dict[str, Any], int]:

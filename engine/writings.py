@@ -11,16 +11,15 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine import tasks
-from engine.child import ChildFailed
+from engine.dealing import Dealer, Work, failing
 from engine.events import Note
 from engine.generation.flags import FINGERPRINT_DIGITS
 from engine.generation.prompts import writing_to_json
 from engine.ledger import Ledger
-from engine.machines.workers import MODEL_SLOT, REST_SECONDS, TRIES, Workers
+from engine.machines.workers import Workers
 from engine.plan import Stage
 from manifests.errors import InputError
 from store.atomic import write_text
@@ -29,25 +28,23 @@ from store.journal import journal_fingerprint
 from store.mirror import forget
 from store.superseded import KEPT, keep_digests, put_aside
 
-if TYPE_CHECKING:
-    from distributed import Future
 
-
-@dataclass
 class Share:
-    """Corpora that one worker writes with one load of their model.
+    """Corpora that one worker writes with one load of their model; one piece of work.
 
     Attributes:
         ordered: each with the run that asks for it.
         job: what a child needs to write them, in the same order.
-        failed: how often their writing failed since it last got on.
-        written: bytes in their journals when it last failed.
+        holds: what has to be loaded.
+        size: 1.
+        ended: they are written, or have failed.
     """
 
-    ordered: list[tuple[Ledger, Stage]]
-    job: dict[str, Any]
-    failed: int = 0
-    written: int = 0
+    size: int | None = 1
+
+    def __init__(self, ordered: Sequence[tuple[Ledger, Stage]], job: dict[str, Any]):
+        self.ordered, self.job, self.ended = list(ordered), job, False
+        self.holds = f"write {job['model']['folder']}"
 
     @property
     def gpus(self) -> int:
@@ -70,18 +67,85 @@ class Share:
             for part in parts
         ]
 
+    def begin(self) -> list[int]:
+        """Forget what was derived from the corpora."""
+        for ledger, stage in self.ordered:
+            begin_corpus(ledger, stage)
+        return [0]
+
+    def task(self, piece: int) -> tuple[Any, ...]:
+        """Return what writes them."""
+        return tasks.write_corpora, self.job
+
+    def take(self, figures: dict[str, Any]) -> None:
+        """Enter the end of each."""
+        _settle(figures, self.ordered)
+
+    def progress(self) -> int:
+        """Return how many bytes their journals hold."""
+        files = (ledger.layout.journal(stage.name) for ledger, stage in self.ordered)
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def end(self) -> None:
+        """Take note that they have ended."""
+        self.ended = True
+
     def fail(self, error: Exception) -> None:
         """Let all of them fail."""
         for ledger, stage in self.ordered:
             with ledger.failing([stage.id]):
                 raise error
+        self.ended = True
 
-    def count_failure(self) -> int:
-        """Count a failure, and return how many there were since the journals last grew."""
-        files = (ledger.layout.journal(stage.name) for ledger, stage in self.ordered)
-        before, self.written = self.written, sum(f.stat().st_size for f in files if f.is_file())
-        self.failed = 1 if self.written > before else self.failed + 1
-        return self.failed
+
+class Measuring:
+    """What a share's model says of the context that its corpora need; one piece of work.
+
+    Attributes:
+        share: whose job gets the context filled in.
+        problem: what the model cannot take, None while nothing is known of that.
+        holds: what has to be loaded.
+        size: 1.
+        ended: it has answered, or has failed.
+    """
+
+    size: int | None = 1
+
+    def __init__(self, share: Share):
+        self.share, self.holds, self.ended = share, share.holds, False
+        self.problem: InputError | None = None
+
+    def begin(self) -> list[int]:
+        """Return the only piece."""
+        return [0]
+
+    def task(self, piece: int) -> tuple[Any, ...]:
+        """Return what asks the model."""
+        return tasks.measure_prompts, self.share.job
+
+    def take(self, figures: dict[str, Any]) -> None:
+        """Fill the context in, or keep the problem."""
+        problem = figures.get("problem")
+        if problem is None:
+            self.share.job["model"]["context"] = int(figures["context"])
+            return
+        owners = {f"{ledger.label}{stage.id}": ledger for ledger, stage in self.share.ordered}
+        owner = owners[figures.get("stage", next(iter(owners)))]
+        document = owner.plan.study.document
+        self.problem = InputError(document.problem(tuple(problem["path"]), problem["what"]))
+
+    def progress(self) -> int:
+        """Return 0: it has answered or not."""
+        return 0
+
+    def end(self) -> None:
+        """Take note that it has ended."""
+        self.ended = True
+
+    def fail(self, error: Exception) -> None:
+        """Let the share fail."""
+        self.share.fail(error)
+        self.ended = True
 
 
 def writer_of(ledger: Ledger, stage: Stage) -> str:
@@ -130,76 +194,33 @@ def measure(writers: Workers, shares: Sequence[Share]) -> list[Share]:
     Raises:
         InputError: a model cannot take the requests.
     """
-    asked = [  # the first writer's process is then the one that is up
-        (share, writers.submit(tasks.measure_prompts, share.job, resources=MODEL_SLOT))
-        for share in reversed(shares)
-    ]
-    able = []
-    for share, future in asked:
-        context = _measured(writers, future, share)
-        if context is not None:
-            share.job["model"]["context"] = context
-            able.append(share)
-    return able[::-1]
-
-
-def _measured(writers: Workers, future: Future, share: Share) -> int | None:
-    """Return the context in tokens that a share needs, None after failing its stages.
-
-    Raises:
-        InputError: the model cannot take the requests.
-    """
-    from distributed import KilledWorker
-
-    try:
-        found = writers.insist(
-            future, lambda: writers.submit(tasks.measure_prompts, share.job, resources=MODEL_SLOT)
-        )
-    except (ChildFailed, tasks.WorkerUnfit, KilledWorker) as error:
-        share.fail(error)
-        return None
-    if problem := found.get("problem"):
-        owners = {f"{ledger.label}{stage.id}": ledger for ledger, stage in share.ordered}
-        owner = owners[found.get("stage", next(iter(owners)))]
-        document = owner.plan.study.document
-        raise InputError(document.problem(tuple(problem["path"]), problem["what"]))
-    return int(found["context"])
+    # The first writer's process is then the one that is up, where one worker does all.
+    asked = [Measuring(share) for share in reversed(shares)]
+    with failing(asked):
+        _dealt(writers, asked, shares)
+    for measuring in reversed(asked):
+        if measuring.problem is not None:
+            raise measuring.problem
+    return [share for share in shares if not share.ended]
 
 
 def write(writers: Workers, shares: Sequence[Share]) -> None:
     """Have corpora written; where there are more workers than models, those of one by several."""
     n = max(1, writers.places() // len(shares))
-    parts = [share.divided(n) for share in shares]
-    running: dict[Future, Share] = {}
-    for number in range(n):  # a share of each first, so that workers begin with different models
-        for share in [part[number] for part in parts if number < len(part)]:
-            for ledger, stage in share.ordered:
-                begin_corpus(ledger, stage)
-            running[_submit(writers, share, priority=-len(running))] = share
-    while running:
-        writers.wanted = len(running)
-        future = next(writers.completed(running))
-        share = running.pop(future)
-        if writers.gave_back(future.exception()) and share.count_failure() < TRIES:
-            time.sleep(REST_SECONDS)
-            running[_submit(writers, share)] = share
-        else:
-            _settle(future, share)
+    parts = [part for share in shares for part in share.divided(n)]
+    with failing(parts):
+        _dealt(writers, parts, shares)
 
 
-def _submit(writers: Workers, share: Share, **options: Any) -> Future:
-    return writers.submit(tasks.write_corpora, share.job, resources=MODEL_SLOT, **options)
+def _dealt(writers: Workers, works: Sequence[Work], shares: Sequence[Share]) -> None:
+    listener = shares[0].ordered[0][0].listener
+    Dealer(writers, works).deal(lambda what: listener(Note(what)))
 
 
-def _settle(future: Future, share: Share) -> None:
+def _settle(results: dict[str, Any], ordered: Sequence[tuple[Ledger, Stage]]) -> None:
     """Enter the end of corpora that are written."""
-    try:
-        results = future.result()
-    except Exception as error:
-        share.fail(error)
-        return
     started = time.monotonic() - results["seconds"]
-    for ledger, stage in share.ordered:
+    for ledger, stage in ordered:
         with ledger.failing([stage.id]):
             figures = results["corpora"][f"{ledger.label}{stage.id}"]
             given_up = figures.pop("given_up")

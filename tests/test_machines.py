@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
-from engine.dealing import Dealer
+from engine.dealing import SHARDS_IN_HAND, Dealer
 from engine.device import take_share
 from engine.machines.local import local_cluster
 from engine.machines.workers import Workers, new_run
@@ -183,10 +183,13 @@ def test_workers_of_a_job_share_its_cpus_and_gpus() -> None:
 class Crashing:
     """A cell both of whose shards in hand fail at once, as when their model's process dies."""
 
-    holds = "nothing"
+    holds, size, ended = "nothing", 3, False
 
     def __init__(self) -> None:
         self.failures: list[Exception] = []
+
+    def progress(self) -> int:
+        return 0
 
     def begin(self) -> list[int]:
         return [0, 1, 2]
@@ -207,7 +210,7 @@ class Crashing:
 def test_shards_that_fail_together_fail_their_cell_alone() -> None:
     with local_cluster(new_run(()), lambda event: None) as workers:
         cells = [Crashing(), Crashing()]
-        Dealer(workers, cells).deal(print)
+        Dealer(workers, cells, SHARDS_IN_HAND).deal(print)
     assert [len(cell.failures) for cell in cells] == [1, 1]
     assert all(isinstance(cell.failures[0], TypeError) for cell in cells)
 
@@ -215,10 +218,13 @@ def test_shards_that_fail_together_fail_their_cell_alone() -> None:
 class Slow:
     """A cell whose shards take some seconds each."""
 
-    holds = "nothing"
+    holds, size = "nothing", 3
 
     def __init__(self) -> None:
         self.taken, self.ended = 0, False
+
+    def progress(self) -> int:
+        return 0
 
     def begin(self) -> list[int]:
         return [0, 1, 2]
@@ -244,7 +250,9 @@ def test_what_the_only_worker_had_in_hand_is_done_by_the_next(how: str) -> None:
     settings = {"threads_per_worker": 2, "resources": {"model": 1}, "dashboard_address": None}
     with LocalCluster(n_workers=1, **settings) as cluster, Client(cluster) as client:
         cell, workers = Slow(), Workers(client, new_run(()), lambda event: None, lasting=True)
-        dealing = threading.Thread(target=Dealer(workers, [cell]).deal, args=[print], daemon=True)
+        dealing = threading.Thread(
+            target=Dealer(workers, [cell], SHARDS_IN_HAND).deal, args=[print], daemon=True
+        )
         dealing.start()
         (first,) = workers.addresses()
         while not any(client.processing().values()):
@@ -259,6 +267,42 @@ def test_what_the_only_worker_had_in_hand_is_done_by_the_next(how: str) -> None:
         dealing.join(timeout=90)
         assert not dealing.is_alive()
     assert (cell.taken, cell.ended) == (3, True)
+
+
+class Single(Slow):
+    """Work of one piece that takes some seconds, such as corpora that one worker writes."""
+
+    size = 1
+    done_by: ClassVar[list[str]] = []
+
+    def begin(self) -> list[int]:
+        return [0]
+
+    def task(self, shard: int) -> tuple[Any, ...]:
+        return _where_after, 4.0
+
+    def take(self, figures: object) -> None:
+        super().take(figures)
+        self.done_by.append(str(figures))
+
+
+def test_work_that_waits_goes_to_workers_that_come_later() -> None:
+    from distributed import Client, LocalCluster
+
+    settings = {"threads_per_worker": 2, "resources": {"model": 1}, "dashboard_address": None}
+    with LocalCluster(n_workers=1, **settings) as cluster, Client(cluster) as client:
+        works = [Single() for _ in range(3)]
+        workers = Workers(client, new_run(()), lambda event: None, lasting=True)
+        dealing = threading.Thread(target=Dealer(workers, works).deal, args=[print], daemon=True)
+        dealing.start()
+        while not any(client.processing().values()):
+            time.sleep(0.05)
+        assert workers.wanted == 3
+        cluster.scale(3)
+        dealing.join(timeout=90)
+        assert not dealing.is_alive()
+    assert all(work.ended for work in works)
+    assert len(set(Single.done_by)) > 1
 
 
 def test_a_late_worker_takes_what_fit_ones_left_and_an_unfit_one_gets_nothing(

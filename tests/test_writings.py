@@ -18,7 +18,7 @@ def share(folder: Path, **sizes: int) -> Share:
         layout=SimpleNamespace(journal=lambda corpus: folder / f"{corpus}.jsonl"),
     )
     stages: list[Any] = [SimpleNamespace(name=name, id=f"generate:{name}") for name in sizes]
-    model = {"tensor_parallel_size": 2}
+    model = {"tensor_parallel_size": 2, "folder": "model"}
     job = {"log": "x", "model": model, "corpora": [{"name": name} for name in sizes]}
     return Share([(ledger, stage) for stage in stages], job)
 
@@ -41,9 +41,9 @@ def test_corpora_are_divided_evenly_and_keep_their_order(
     assert {part.gpus for part in found} == {2}
 
 
-def test_failures_count_from_the_last_row_that_was_written(tmp_path: Path) -> None:
+def test_a_share_gets_on_with_every_row_of_its_journals(tmp_path: Path) -> None:
     one = share(tmp_path, a=3, b=3)
+    assert one.progress() == 0
     (tmp_path / "a.jsonl").write_text("x\n")
-    assert [one.count_failure() for _ in range(3)] == [1, 2, 3]
-    (tmp_path / "b.jsonl").write_text("x\n")
-    assert [one.count_failure() for _ in range(2)] == [1, 2]
+    (tmp_path / "b.jsonl").write_text("xy\n")
+    assert one.progress() == 5

@@ -80,17 +80,20 @@ class Machines:
         return self._called(gpus, wanted) or self.here
 
     @contextmanager
-    def readers(self, environments: Sequence[dict[str, str]], gpus: int) -> Iterator[Workers]:
+    def readers(
+        self, environments: Sequence[dict[str, str]], gpus: int, wanted: int | None
+    ) -> Iterator[Workers]:
         """Give who reads.
 
         Args:
             environments: environment variables of each copy of a model on this machine, such as
                 its GPU; a cluster's workers have their own.
             gpus: that a model takes, in jobs of a cluster.
+            wanted: how many workers there is work for at most; None where that is not known.
         """
         from engine.machines.local import reading_workers
 
-        cluster = self._called(gpus, None)
+        cluster = self._called(gpus, wanted)
         if cluster is not None:
             yield cluster
         elif list(environments) == [{}]:

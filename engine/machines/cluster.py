@@ -87,7 +87,9 @@ def open_cluster(
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.work-stealing": False,  # a task moved late loads its model again
-        "distributed.deploy.lost-worker-timeout": "5 minutes",  # its nanny starts it again
+        # SLURM is asked which jobs there are. Dask would end the job that came in a lost one's
+        # place and has its name, while that waits in the queue.
+        "distributed.deploy.lost-worker-timeout": "1000 days",
     }
     with dask.config.set(settings):
         if profile.slurm is None:

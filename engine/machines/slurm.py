@@ -150,8 +150,8 @@ class SlurmJobs:
     def _give_back(
         self, cluster: SLURMCluster, workers: Workers, idleness: Idleness, enough: int
     ) -> None:
-        """End jobs that have been idle for too long, where there are more than enough."""
-        jobs = dict(cluster.workers)
+        """End jobs that have been idle for too long, where more than enough are at work."""
+        jobs = {name: job for name, job in cluster.workers.items() if idleness.addresses(name)}
         long = idleness.too_long(jobs, time.monotonic())[: max(0, len(jobs) - enough)]
         for name in long:
             workers.client.retire_workers(idleness.addresses(name))  # others take their results

@@ -46,9 +46,6 @@ REST_SECONDS = 15.0
 NOBODY = "tcp://127.0.0.1:1"
 """No worker's address; a task without any address may go to all."""
 
-HALF_SLOT = {"model": 0.5}
-"""For tasks of which one may be read while another is written, with the same model."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -258,35 +255,6 @@ class Workers:
             self.leave_out(error)
             return True
         return isinstance(error, KilledWorker) or (isinstance(error, ChildFailed) and error.crashed)
-
-    def insist(
-        self,
-        future: Future,
-        again: Callable[[], Future],
-        progress: Callable[[], int] = lambda: 0,
-    ) -> Any:
-        """Return what a future gives, trying again where a worker gave its task back.
-
-        Args:
-            future: of the task.
-            again: submits it again.
-            progress: says how far the task is, in any unit; TRIES count from the last progress.
-
-        Raises:
-            ClusterGone: it will give nothing.
-        """
-        failed, before = 0, progress()
-        while True:
-            try:
-                return self.result(future)
-            except ClusterGone:
-                raise
-            except Exception as error:
-                failed, before = (1 if progress() > before else failed + 1), progress()
-                if not self.gave_back(error) or failed >= TRIES:
-                    raise
-            time.sleep(REST_SECONDS)
-            future = again()
 
     def leave_out(self, error: WorkerUnfit) -> None:
         """Give a worker nothing more that says of itself that it cannot do this run's tasks."""
