@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine import tasks
@@ -19,6 +20,7 @@ from engine.models import model_source
 from engine.plan import Plan, Stage, made_from
 from engine.versions import other_versions
 from manifests.resolve import Cell
+from store.atomic import sweep_partials
 from store.corpus import read_corpus
 from store.layout import Layout
 from store.records import read_record
@@ -140,9 +142,12 @@ class CellReading:
     def end(self) -> None:
         """Count over the complete store, and write the stage's record."""
         stage, ledger = self._stage, self._ledger
+        residuals = ledger.layout.residuals(stage.name)
+        if isinstance(residuals, Path):
+            sweep_partials(residuals)  # of workers that died while they wrote
         counting = self._here.submit(
             tasks.cell_figures,
-            str(ledger.layout.residuals(stage.name)),
+            str(residuals),
             ledger.plan.study.manifest.extraction.max_tokens,
         )
         counts = self._here.result(counting)

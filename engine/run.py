@@ -156,6 +156,8 @@ def _run(
             label = f"{job.layout.run_name}/" if len(jobs) > 1 else ""
             ledgers.append(Ledger(plan, job.layout, models[job.layout], listener, label))
         _run_phases(ledgers, machines, command)
+        for job in jobs:
+            sweep_partials(job.layout.run)  # of workers that died while they wrote
         return {ledger.layout: ledger.outcome for ledger in ledgers}
 
 
