@@ -81,6 +81,30 @@ class Work(Protocol):
         """It cannot be begun, a piece of it cannot be done, or it cannot be ended."""
 
 
+class OnePiece:
+    """Work that is a single piece: its ends, and what it has not to say.
+
+    Attributes:
+        size: 1.
+        ended: it is done, or has failed.
+    """
+
+    size: int | None = 1
+    ended = False
+
+    def begin(self) -> list[int]:
+        """Return the only piece."""
+        return [0]
+
+    def progress(self) -> int:
+        """Return 0: it is done or not."""
+        return 0
+
+    def end(self) -> None:
+        """Take note that it has ended."""
+        self.ended = True
+
+
 @contextmanager
 def failing(works: Sequence[Work]) -> Iterator[None]:
     """Turn an error into the failure of all work that has not ended, but for a cluster's end."""

@@ -13,7 +13,7 @@ from analysis.directions import MIN_RATED
 from analysis.settings import AXES
 from analysis.steering import random_directions, steering_directions, token_norms
 from engine import tasks
-from engine.dealing import Dealer, failing
+from engine.dealing import Dealer, OnePiece, failing
 from engine.events import Note, StageStarted
 from engine.ledger import Ledger
 from engine.machines import Machines
@@ -85,17 +85,13 @@ def steer_cells(ledgers: Sequence[Ledger], machines: Machines) -> None:
         machines.let_go()
 
 
-class CellSteering:
+class CellSteering(OnePiece):
     """A cell whose model writes and is measured while directions are added to it; one piece.
 
     Attributes:
         holds: the model's folder.
-        size: 1.
         gpus: that the model takes.
-        ended: it is done, or has failed.
     """
-
-    size: int | None = 1
 
     def __init__(self, ledger: Ledger, stage: Stage):
         model = ledger.plan.cell(stage.name).model
@@ -104,7 +100,6 @@ class CellSteering:
         self._started = time.monotonic()
         self.holds = f"steer {ledger.folders[model]}"
         self.gpus = ledger.plan.study.manifest.models[model].tensor_parallel_size
-        self.ended = False
 
     def begin(self) -> list[int]:
         """Write the cell's directions."""
@@ -127,10 +122,6 @@ class CellSteering:
         """Return the size of its journal."""
         journal = self._ledger.layout.steering(self._stage.name)
         return journal.stat().st_size if journal.is_file() else 0
-
-    def end(self) -> None:
-        """Take note that it has ended."""
-        self.ended = True
 
     def fail(self, error: Exception) -> None:
         """Let it fail."""

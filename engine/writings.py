@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import tasks
-from engine.dealing import Dealer, Work, failing
+from engine.dealing import Dealer, OnePiece, Work, failing
 from engine.events import Note
 from engine.generation.flags import FINGERPRINT_DIGITS
 from engine.generation.prompts import writing_to_json
@@ -29,21 +29,17 @@ from store.mirror import forget
 from store.superseded import KEPT, keep_digests, put_aside
 
 
-class Share:
+class Share(OnePiece):
     """Corpora that one worker writes with one load of their model; one piece of work.
 
     Attributes:
         ordered: each with the run that asks for it.
         job: what a child needs to write them, in the same order.
         holds: what has to be loaded.
-        size: 1.
-        ended: they are written, or have failed.
     """
 
-    size: int | None = 1
-
     def __init__(self, ordered: Sequence[tuple[Ledger, Stage]], job: dict[str, Any]):
-        self.ordered, self.job, self.ended = list(ordered), job, False
+        self.ordered, self.job = list(ordered), job
         self.holds = f"write {job['model']['folder']}"
 
     @property
@@ -86,10 +82,6 @@ class Share:
         files = (ledger.layout.journal(stage.name) for ledger, stage in self.ordered)
         return sum(file.stat().st_size for file in files if file.is_file())
 
-    def end(self) -> None:
-        """Take note that they have ended."""
-        self.ended = True
-
     def fail(self, error: Exception) -> None:
         """Let all of them fail."""
         for ledger, stage in self.ordered:
@@ -98,26 +90,18 @@ class Share:
         self.ended = True
 
 
-class Measuring:
+class Measuring(OnePiece):
     """What a share's model says of the context that its corpora need; one piece of work.
 
     Attributes:
         share: whose job gets the context filled in.
         problem: what the model cannot take, None while nothing is known of that.
         holds: what has to be loaded.
-        size: 1.
-        ended: it has answered, or has failed.
     """
 
-    size: int | None = 1
-
     def __init__(self, share: Share):
-        self.share, self.holds, self.ended = share, share.holds, False
+        self.share, self.holds = share, share.holds
         self.problem: InputError | None = None
-
-    def begin(self) -> list[int]:
-        """Return the only piece."""
-        return [0]
 
     def task(self, piece: int) -> tuple[Any, ...]:
         """Return what asks the model."""
@@ -133,14 +117,6 @@ class Measuring:
         owner = owners[figures.get("stage", next(iter(owners)))]
         document = owner.plan.study.document
         self.problem = InputError(document.problem(tuple(problem["path"]), problem["what"]))
-
-    def progress(self) -> int:
-        """Return 0: it has answered or not."""
-        return 0
-
-    def end(self) -> None:
-        """Take note that it has ended."""
-        self.ended = True
 
     def fail(self, error: Exception) -> None:
         """Let the share fail."""
