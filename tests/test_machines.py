@@ -162,6 +162,21 @@ def test_workers_with_other_libraries_are_told_of_and_recorded(
     assert record["figures"]["other_versions"] == [said]
 
 
+def test_a_worker_started_by_hand_uses_every_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask's nannies leave numerical libraries one thread unless told otherwise."""
+    from distributed import Client
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for preload, expected in (["--preload", "engine.tasks"], None), ([], "1"):
+        with (
+            dask_cluster(tmp_path, 1, *SLOT, *preload) as (address, _),
+            Client(address, set_as_default=False) as client,
+        ):
+            assert set(client.run(os.getenv, "OMP_NUM_THREADS").values()) == {expected}
+
+
 def test_workers_of_a_job_share_its_cpus_and_gpus() -> None:
     before = os.sched_getaffinity(0), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from distributed.core import Server
 
+from engine.device import child_environment
 from engine.machines.local import local_cluster, reading_workers
 from engine.machines.workers import new_run
 from store.shards import missing_shards
@@ -106,6 +107,14 @@ def test_ctrl_c_ends_every_process_without_a_word_from_the_workers(
     assert "Traceback" not in error
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
+
+
+def test_copies_of_a_model_keep_to_their_shares_of_the_cores() -> None:
+    """Two readers with all threads each wait for each other most of the time."""
+    alone = [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "3"}]
+    with reading_workers(new_run(()), alone, lambda event: None) as readers:
+        children = readers.client.run(child_environment).values()
+        assert sorted(child["OMP_NUM_THREADS"] for child in children) == ["1", "3"]
 
 
 def test_a_machine_that_slept_keeps_its_workers() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import get_worker
 from threadpoolctl import threadpool_limits
 
@@ -47,8 +48,9 @@ def dask_setup(worker: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     program_digest()  # of the source as it is now, which is what runs here
-    for name in THREADS:  # Dask's nannies leave one thread where the user has said nothing
-        if os.environ.get(name) == "1":
+    by_dask = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    for name in THREADS:  # nannies leave one thread where nobody has said anything
+        if name in os.environ and os.environ[name] == str(by_dask.get(name)):
             del os.environ[name]
     together = int(os.environ.get(WORKERS_PER_JOB, "1"))
     if together > 1:
