@@ -83,12 +83,17 @@ def test_stops_and_interruptions_at_random_moments_of_every_stage(
 
 
 def test_a_soak_names_what_grew_and_what_was_left() -> None:
-    still = Sample(900.0, 600.0, 19, 15, 0, 0, 4, 2, 0)
+    still = Sample(900.0, 600.0, 200.0, 3000.0, 19, 15, 0, 0, 4, 2, 0)
     assert grown([still] * 12) == []
     warming = [replace(still, held_mb=100.0 * n) for n in range(1, WARM + 1)]
     assert grown([*warming, *[still] * 9]) == []
-    leaking = [replace(still, held_mb=600.0 + 10 * n, threads=19 + n) for n in range(12)]
-    assert [line.partition(":")[0] for line in grown(leaking)] == ["held_mb", "threads"]
+    leaking = [
+        replace(still, held_mb=600.0 + 30 * n, heap_mb=200.0 + n, blocks=3000.0 + 20 * n)
+        for n in range(12)
+    ]
+    assert [line.partition(":")[0] for line in grown(leaking)] == ["held_mb", "heap_mb", "blocks"]
+    threads = [replace(still, threads=19 + n) for n in range(12)]
+    assert [line.partition(":")[0] for line in grown(threads)] == ["threads"]
     assert grown([*[still] * 8, replace(still, others=1)]) == ["others: 1 were left"]
     fonts = [replace(still, open_files=15 + 2 * n) for n in range(40)]
     assert [line.partition(":")[0] for line in grown(fonts)] == ["open_files"]
