@@ -25,13 +25,14 @@ from tokenizers import Tokenizer
 
 from benchmarks.random_models import builtin_folder
 from benchmarks.report import about, heading, write
-from engine.ledger import Ledger
+from engine.ledger import Ledger, resolved_manifest
 from engine.plan import Plan, made_from
 from engine.reading.windows import spans_of, window_counts
 from engine.verification.look import Look
 from manifests.resolve import load_study
+from store.atomic import write_text
 from store.corpus import read_corpus, seal_corpus
-from store.digests import digests_of
+from store.digests import digests_of, write_digests
 from store.layout import Layout
 from store.places import sizes
 from store.residuals import ShardBlock, create_residuals, write_shard
@@ -118,6 +119,9 @@ def _make_run(folder: Path, n_texts: int) -> tuple[Plan, Layout]:
     file = folder / "verified.yaml"
     file.write_text(yaml.safe_dump(manifest))
     plan, layout = Plan(load_study(file)), Layout(folder / "runs", "verified")
+    write_text(layout.manifest, resolved_manifest(plan))
+    listed = digests_of(layout, [layout.manifest.name])
+    write_digests(layout.digests("manifest", "all"), "manifest:all", listed)
     ledger = Ledger(plan, layout, {}, lambda event: None)
     imported = plan.import_texts("own", layout, sealed=False)
     sealed = seal_corpus(layout.stories("own"), imported)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import verification
 from benchmarks.suite import PARTS, commands
 from tests.test_run import emovec
 
@@ -45,3 +47,15 @@ def test_storage_is_measured_and_reported(tmp_path: Path) -> None:
     assert all(len(values) == 1 and values[0] > 0 for values in rates.values())
     text = report.with_suffix(".md").read_text()
     assert "command: python -m benchmarks.storage" in text
+
+
+def test_verification_is_measured_over_a_run_that_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--texts", "80", "--rounds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["verification", *options])
+    verification.main()
+    (report,) = tmp_path.glob("*-verification.json")
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["way"] for row in rows] == ["read only", "sha256 only", "verify"]
+    assert all(row["mb_s"] > 0 for row in rows)
