@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib.metadata
 import json
 import os
@@ -23,7 +25,7 @@ import pytest
 from engine.dealing import SHARDS_IN_HAND, Dealer
 from engine.device import take_share
 from engine.machines.local import local_cluster
-from engine.machines.workers import Workers, new_run
+from engine.machines.workers import Workers, new_run, quiet
 from engine.tasks import WorkerUnfit
 from tests.elsewhere import assert_same_results, done_shards
 from tests.test_faults import assert_complete, kept, wait_for, write_study
@@ -193,6 +195,18 @@ def test_workers_of_a_job_share_its_cpus_and_gpus() -> None:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = before[1]
+
+
+def test_a_wait_that_dask_left_behind_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    quiet()
+    loop = asyncio.new_event_loop()
+    for error in (TimeoutError("Timeout"), ValueError("of ours")):
+        loop.create_future().set_exception(error)
+    gc.collect()
+    loop.close()
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [
+        ("of ours",)
+    ]
 
 
 class Crashing:

@@ -84,6 +84,15 @@ def quiet() -> None:
     """Keep Dask's own words off the screen: what matters to a person is told in ours."""
     for name in ("distributed", "distributed.client"):  # the second has a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_not_an_old_wait)
+
+
+def _is_not_an_old_wait(record: logging.LogRecord) -> bool:
+    """Tell a log record from that of a wait that ran out after Dask had let go of it.
+
+    On a busy machine one is now and then left behind when a cluster ends.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], TimeoutError))
 
 
 @cache
