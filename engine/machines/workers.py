@@ -90,9 +90,11 @@ def quiet() -> None:
 def _is_not_an_old_wait(record: logging.LogRecord) -> bool:
     """Tell a log record from that of a wait that ran out after Dask had let go of it.
 
-    On a busy machine one is now and then left behind when a cluster ends.
+    On a busy machine one is now and then left behind when a cluster ends; tornado, which waits for
+    Dask, words it so. A notebook's own are told.
     """
-    return not (record.exc_info and isinstance(record.exc_info[1], TimeoutError))
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, TimeoutError) and error.args == ("Timeout",))
 
 
 @cache
