@@ -85,7 +85,7 @@ class Sample:
 
 
 LIMITS = {
-    "held_mb": 1.15,
+    "held_mb": 1.05,
     "heap_mb": 1.02,
     "blocks": 1.02,
     "threads": 1.2,
